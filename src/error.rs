@@ -1,0 +1,99 @@
+//! Errors as people read them: one line `verb object: cause`, then the remedy where one is known.
+//!
+//! Every function returns `anyhow::Result`; what a reader needs beyond the message (the remedy, an exit code other than
+//! 125) is attached with [`Advice`] where it is known and found again by [`report`], which `main` calls once.
+
+use std::fmt;
+
+use anyhow::{Error, Result};
+
+/// minirun's own exit code for its own errors, as docker's and podman's.
+pub const EXIT_FAILED: u8 = 125;
+/// The program was found and cannot be executed.
+pub const EXIT_CANNOT_RUN: u8 = 126;
+/// The program was not found.
+pub const EXIT_NOT_FOUND: u8 = 127;
+
+/// An error with advice. It displays as the error it carries, so that the chain reads as if it were not there.
+#[derive(Debug)]
+struct Advised {
+    error: Error,
+    remedy: Option<String>,
+    code: Option<u8>,
+}
+
+impl fmt::Display for Advised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Advised {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.chain().nth(1)
+    }
+}
+
+/// Adds to an error what helps its reader.
+pub trait Advice<T> {
+    /// The line below the error: what to do about it.
+    fn remedy(self, remedy: impl Into<String>) -> Result<T>;
+    /// The exit code of minirun, where it is not [`EXIT_FAILED`].
+    fn exit_code(self, code: u8) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Advice<T> for Result<T, E> {
+    fn remedy(self, remedy: impl Into<String>) -> Result<T> {
+        self.map_err(|error| Advised { error: error.into(), remedy: Some(remedy.into()), code: None }.into())
+    }
+
+    fn exit_code(self, code: u8) -> Result<T> {
+        self.map_err(|error| Advised { error: error.into(), remedy: None, code: Some(code) }.into())
+    }
+}
+
+/// Prints an error and its remedy to standard error and returns the exit code that goes with it.
+pub fn report(error: &Error) -> u8 {
+    let mut lines = format!("minirun: {}\n", printable(&format!("{error:#}")));
+    let advice = || error.chain().filter_map(|cause| cause.downcast_ref::<Advised>());
+    if let Some(remedy) = advice().find_map(|a| a.remedy.as_deref()) {
+        lines.push_str(&format!("  {}\n", printable(remedy)));
+    }
+    eprint!("{lines}");
+    advice().find_map(|a| a.code).unwrap_or(EXIT_FAILED)
+}
+
+/// Prints a warning: something that the person should know and that stops nothing.
+pub fn warn(message: &str) {
+    eprintln!("minirun: warning: {}", printable(message));
+}
+
+/// `text` with its control characters escaped: names come from images, archives and command lines, and none of them may
+/// speak to the terminal.
+pub fn printable(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn advice_is_found_below_context_and_is_not_in_the_message() {
+        let inner: Result<()> = Err(anyhow!("no such file"));
+        let error = inner.remedy("make it").exit_code(EXIT_NOT_FOUND).context("open `x`").unwrap_err();
+        assert_eq!(format!("{error:#}"), "open `x`: no such file");
+        assert_eq!(report(&error), EXIT_NOT_FOUND);
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
+        assert_eq!(printable("plain ä"), "plain ä");
+    }
+}

@@ -1,0 +1,3 @@
+//! The program: parse, dispatch, print the error once, exit code.
+
+fn main() {}
