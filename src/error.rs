@@ -63,6 +63,11 @@ pub fn report(error: &Error) -> u8 {
     advice().find_map(|a| a.code).unwrap_or(EXIT_FAILED)
 }
 
+/// Tells of something that was done on the host and stays.
+pub fn note(message: &str) {
+    eprintln!("minirun: {}", printable(message));
+}
+
 /// Prints a warning: something that the person should know and that stops nothing.
 pub fn warn(message: &str) {
     eprintln!("minirun: warning: {}", printable(message));

@@ -4,3 +4,6 @@
 //! a run through these modules.
 
 pub mod error;
+pub mod net;
+pub mod state;
+pub mod sys;
