@@ -4,3 +4,4 @@
 //! a run through these modules.
 
 pub mod error;
+pub mod image;
