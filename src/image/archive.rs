@@ -258,6 +258,9 @@ impl<'a> Tree<'a> {
         if target == path {
             bail!("that is its own name");
         }
+        if target.is_empty() {
+            bail!("that is a directory or a symbolic link");
+        }
         let (target_dir, target_name) = split(&target);
         let target_dir = match self.open(target_dir) {
             Err(Errno::NOENT) => bail!("there is no such file in the archive before it"),

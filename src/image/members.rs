@@ -175,7 +175,7 @@ impl<'a, R: Read> Members<'a, R> {
 
     /// The content of a header that describes another.
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>> {
-        let size = header.entry_size()?;
+        let size = number(header.entry_size())?;
         if size > EXTENSION {
             bail!("a long name or extended header in the archive has more than {EXTENSION} bytes");
         }
@@ -234,21 +234,18 @@ impl<'a, R: Read> Members<'a, R> {
     fn member(&mut self, header: &Header, extension: Extension) -> Result<Member> {
         let name = extension.name.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = extension.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
-        let size = match extension.size {
-            Some(size) => size,
-            None => header.entry_size()?,
-        };
         let read = || -> Result<Member> {
+            let size = extension.size.map_or_else(|| number(header.entry_size()), Ok)?;
             let kind = kind(header.entry_type(), &name, link, size)?;
             self.announce(size)?;
             Ok(Member {
                 name: name.clone(),
                 kind,
-                mode: header.mode()? & 0o7777,
-                uid: id(extension.uid.map_or_else(|| header.uid(), Ok)?)?,
-                gid: id(extension.gid.map_or_else(|| header.gid(), Ok)?)?,
+                mode: number(header.mode())? & 0o7777,
+                uid: id(extension.uid.map_or_else(|| number(header.uid()), Ok)?)?,
+                gid: id(extension.gid.map_or_else(|| number(header.gid()), Ok)?)?,
                 // In the header a time before 1970 is a negative number in the binary form of the field.
-                mtime: extension.mtime.map_or_else(|| header.mtime().map(|s| (s.cast_signed(), 0)), Ok)?,
+                mtime: extension.mtime.map_or_else(|| number(header.mtime()).map(|s| (s.cast_signed(), 0)), Ok)?,
             })
         };
         read().with_context(|| format!("extract `{}`", shown(&name)))
@@ -336,6 +333,11 @@ fn time(text: &[u8]) -> Result<(i64, i64)> {
         -1 if nanoseconds != 0 => (seconds - 1, 1_000_000_000 - nanoseconds),
         _ => (seconds, nanoseconds),
     })
+}
+
+/// A number in a header. The crate's own error repeats the field, which may hold anything.
+fn number<T>(field: io::Result<T>) -> Result<T> {
+    field.map_err(|_| anyhow!("a number in its header is malformed"))
 }
 
 /// A user or group number. The last one means "leave as it is" to chown.
