@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::resource::Resource;
 use rustix::mount::MountFlags;
 
-use crate::error::Advice;
+use crate::error::{Advice, refused};
 use crate::sandbox::credentials::Limit;
 use crate::sandbox::mounts::Mount;
 
@@ -17,8 +17,7 @@ pub fn volume(text: &str) -> Result<Mount> {
     let failed = || format!("mount volume `{text}`");
     let mut parts = text.split(':');
     let (Some(source), Some(target), mode, None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        let bad: Result<Mount> = (|| bail!("{}: SRC:DST or SRC:DST:ro is wanted", failed()))();
-        return bad;
+        bail!("{}: SRC:DST or SRC:DST:ro is wanted", failed());
     };
     let read_only = match mode {
         None | Some("rw") => false,
@@ -27,8 +26,8 @@ pub fn volume(text: &str) -> Result<Mount> {
     };
     let target = target_path(Path::new(target)).with_context(failed)?;
     if !source.contains('/') && source != "." && source != ".." {
-        let named: Result<()> = (|| bail!("{}: `{source}` is a name, and there are no named volumes", failed()))();
-        named.remedy(format!("give a path, as `./{source}`"))?;
+        let message = format!("{}: `{source}` is a name, and there are no named volumes", failed());
+        return Err(refused(message, format!("give a path, as `./{source}`")));
     }
     let source = std::fs::canonicalize(source).with_context(failed).remedy("make it first: minirun makes nothing on the host")?;
     Ok(Mount::Bind { source, target, read_only })
@@ -134,8 +133,10 @@ pub fn sysctl(text: &str, host_network: bool) -> Result<(String, String)> {
         || path.starts_with("fs/mqueue/")
         || (path.starts_with("net/") && !host_network);
     if !plain || !own {
-        let refused: Result<()> = (|| bail!("{}: it is not a setting of a container's namespaces", failed()))();
-        refused.remedy("net.*, fs.mqueue.*, kernel.msg*, kernel.sem, kernel.shm* and kernel.domainname are")?;
+        return Err(refused(
+            format!("{}: it is not a setting of a container's namespaces", failed()),
+            "net.*, fs.mqueue.*, kernel.msg*, kernel.sem, kernel.shm* and kernel.domainname are",
+        ));
     }
     Ok((path, value.to_owned()))
 }
@@ -157,8 +158,8 @@ pub fn add_host(text: &str) -> Result<(String, Option<IpAddr>)> {
 pub fn hostname(name: &str) -> Result<String> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if name.is_empty() || name.len() > 63 || !plain || name.starts_with(['-', '.']) {
-        let bad: Result<()> = (|| bail!("use host name `{name}`: it is not one"))();
-        bad.remedy("letters, digits, `-`, `_` and `.`, at most 63")?;
+        let message = format!("use host name `{name}`: it is not one");
+        return Err(refused(message, "letters, digits, `-`, `_` and `.`, at most 63"));
     }
     Ok(name.to_owned())
 }

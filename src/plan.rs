@@ -15,7 +15,7 @@ use caps::CapsHashSet;
 use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
 
 use crate::cli::RunArgs;
-use crate::error::{Advice, warn};
+use crate::error::{refused, warn};
 use crate::image::{Image, Store};
 use crate::net::names::{Resolvers, hosts};
 use crate::net::{Mode, Network};
@@ -80,8 +80,10 @@ impl Plan {
         let id = state::new_id()?;
         let name = args.name.clone().unwrap_or_else(|| id.clone());
         if !state::valid_name(&name) {
-            let bad: Result<()> = (|| bail!("use name `{name}`: it is not a plain name"))();
-            bad.remedy("letters, digits, `_`, `.` and `-`, at most 63, the first one a letter or digit")?;
+            return Err(refused(
+                format!("use name `{name}`: it is not a plain name"),
+                "letters, digits, `_`, `.` and `-`, at most 63, the first one a letter or digit",
+            ));
         }
         let hostname = match &args.hostname {
             Some(hostname) => options::hostname(hostname)?,
@@ -135,8 +137,7 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
             Mode::None => ("--net=none has no network to publish from", "leave out -p, or --net=none"),
             Mode::Bridge => ("this version does not publish ports", "reach the container from this host at its own address"),
         };
-        let refused: Result<()> = (|| bail!("publish port `{port}`: {why}"))();
-        return refused.remedy(remedy);
+        return Err(refused(format!("publish port `{port}`: {why}"), remedy));
     }
     if args.net == Mode::Host
         && let Some(key) = args.sysctl.iter().find(|key| key.starts_with("net"))
@@ -144,12 +145,11 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         bail!("set `{key}`: with --net=host it would be the host's setting");
     }
     if args.tty && args.interactive && !rustix::termios::isatty(std::io::stdin()) {
-        let refused: Result<()> = (|| bail!("make a terminal: standard input is not one"))();
-        return refused.remedy("leave out -t");
+        return Err(refused("make a terminal: standard input is not one", "leave out -t"));
     }
     if !args.dry_run && !nix::unistd::geteuid().is_root() {
-        let refused: Result<()> = (|| bail!("run a container: only root can, this is user {}", nix::unistd::geteuid()))();
-        return refused.remedy("type `sudo` before it");
+        let message = format!("run a container: only root can, this is user {}", nix::unistd::geteuid());
+        return Err(refused(message, "type `sudo` before it"));
     }
     Ok(())
 }
@@ -176,8 +176,8 @@ fn root<'a>(args: &'a RunArgs, data_root: &Path) -> Result<(String, PathBuf, Opt
         return Ok((path.display().to_string(), path, None, &args.words));
     }
     let Some((name, words)) = args.words.split_first() else {
-        let missing: Result<()> = (|| bail!("run a container: no image is given"))();
-        return missing.remedy("as in `minirun run busybox sh`, see `minirun run --help`").map(|()| unreachable!());
+        let remedy = "as in `minirun run busybox sh`, see `minirun run --help`";
+        return Err(refused("run a container: no image is given", remedy));
     };
     let name = name.to_str().context("use image: its name is not text")?;
     let store = Store::open(data_root)?;
@@ -185,8 +185,10 @@ fn root<'a>(args: &'a RunArgs, data_root: &Path) -> Result<(String, PathBuf, Opt
         Some(image) => image,
         None if matches!(name, "busybox" | "busybox:latest") && !args.dry_run => store.make_busybox()?,
         None => {
-            let unknown: Result<Image> = (|| bail!("use image `{}`: there is none of that name", name))();
-            unknown.remedy("see `minirun image ls`; `minirun image import TAR NAME` makes one")?
+            return Err(refused(
+                format!("use image `{name}`: there is none of that name"),
+                "see `minirun image ls`; `minirun image import TAR NAME` makes one",
+            ));
         }
     };
     Ok((image.name.clone(), image.rootfs.clone(), Some(image), words))
@@ -206,8 +208,8 @@ fn argv(args: &RunArgs, config: Option<&oci_spec::image::Config>, words: &[OsStr
     };
     argv.extend(if words.is_empty() { default } else { words.to_vec() });
     if argv.first().is_none_or(|program| program.is_empty()) {
-        let missing: Result<()> = (|| bail!("no program is given and the image names none"))();
-        missing.remedy("give one after the image, as in `minirun run IMAGE sh`")?;
+        let remedy = "give one after the image, as in `minirun run IMAGE sh`";
+        return Err(refused("no program is given and the image names none", remedy));
     }
     argv.into_iter().map(|word| CString::new(word.into_vec()).context("an argument holds a zero byte")).collect()
 }

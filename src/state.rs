@@ -11,14 +11,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Advice;
+use crate::error::refused;
 
 /// Where the live state is unless `--root` says otherwise. A reboot loses it.
 pub const DEFAULT_ROOT: &str = "/run/minirun";
@@ -97,9 +97,10 @@ impl State {
             }
         }
         let holder = fs::read_link(name).unwrap_or_default();
-        let error: Result<()> =
-            (|| bail!("reserve name `{}`: in use by container {}", record.name, holder.display()))();
-        error.remedy("choose another --name, or end that container")
+        Err(refused(
+            format!("reserve name `{}`: in use by container {}", record.name, holder.display()),
+            "choose another --name, or end that container",
+        ))
     }
 
     /// The containers that live, by age. Sweeps what is left of those that do not.
@@ -251,12 +252,13 @@ pub fn private_directory(path: &Path) -> Result<()> {
     }
     let found = fs::symlink_metadata(path).with_context(|| format!("look at `{}`", path.display()))?;
     let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
-    let refused: Result<()> = if own {
-        Ok(())
-    } else {
-        (|| bail!("use `{}`: it is not a directory that only its owner, this user, can change", path.display()))()
-    };
-    refused.remedy("look at who made it; remove it, or give another --root")
+    if own {
+        return Ok(());
+    }
+    Err(refused(
+        format!("use `{}`: it is not a directory that only its owner, this user, can change", path.display()),
+        "look at who made it; remove it, or give another --root",
+    ))
 }
 
 /// Opens a file for reading and writing, making it where it is missing, readable by its owner only.

@@ -16,7 +16,7 @@
 //! End of file on the child's side means that minirun is gone, and the child ends. No message is longer than 64 KiB.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::socket::{
@@ -61,12 +61,12 @@ pub fn pair() -> Result<(End, End)> {
 
 impl End {
     /// Child: here is the socket of my network namespace.
-    pub fn inside(&self, netlink: Option<&OwnedFd>) -> Result<()> {
+    pub fn inside(&self, netlink: Option<BorrowedFd<'_>>) -> Result<()> {
         self.send(&[INSIDE], netlink)
     }
 
     /// Child: all is done but execve.
-    pub fn ready(&self, terminal: Option<&OwnedFd>) -> Result<()> {
+    pub fn ready(&self, terminal: Option<BorrowedFd<'_>>) -> Result<()> {
         self.send(&[READY], terminal)
     }
 
@@ -114,7 +114,7 @@ impl End {
         })
     }
 
-    fn send(&self, bytes: &[u8], fd: Option<&OwnedFd>) -> Result<()> {
+    fn send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let fds: Vec<i32> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };

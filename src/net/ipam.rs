@@ -10,12 +10,12 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use crate::error::Advice;
+use crate::error::refused;
 use crate::state::open_private;
 
 /// An address that nobody else has for as long as this value, or a copy of its descriptor, lives.
@@ -52,8 +52,10 @@ pub fn lease(directory: &Path, pool: Ipv4Net) -> Result<Lease> {
             return Ok(Lease { address: address(pool, number), _lock: Some(file) });
         }
     }
-    let error: Result<Lease> = (|| bail!("lease address: all {count} of {pool} are in use"))();
-    error.remedy("stop a container, or see `minirun ps` for who holds them")
+    Err(refused(
+        format!("lease address: all {count} of {pool} are in use"),
+        "end a container: `minirun ps` lists who holds them",
+    ))
 }
 
 /// The address that [`lease`] would try first, without taking it or touching anything.

@@ -7,14 +7,14 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 
 use super::hub::{self, Taken, View};
 use super::nft::{Change, Hook, Match, Verdict};
 use super::rtnl::{Mac, Rtnl};
 use super::step::{Place, Step};
-use crate::error::Advice;
+use crate::error::refused;
 
 /// The bridge of the network `bridge`.
 pub const BRIDGE: &str = "minirun0";
@@ -46,8 +46,10 @@ impl Bridge {
         if let Some(link) = link
             && !(link.bridge && link.alias == ALIAS)
         {
-            let foreign: Result<()> = (|| bail!("use bridge `{BRIDGE}`: the host has a link of that name that is not minirun's"))();
-            foreign.remedy(format!("rename it (`ip link set {BRIDGE} name NAME`) or delete it (`ip link del {BRIDGE}`)"))?;
+            return Err(refused(
+                format!("use bridge `{BRIDGE}`: the host has a link of that name that is not minirun's"),
+                format!("rename it (`ip link set {BRIDGE} name NAME`) or delete it (`ip link del {BRIDGE}`)"),
+            ));
         }
         let address = link.map(|link| hub::address_of(rtnl, link.index)).transpose()?.flatten();
         let gateway = match address {
@@ -242,8 +244,10 @@ fn free_pool(taken: &[Taken]) -> Result<Ipv4Net> {
         pools().filter_map(overlap).map(|t| format!("{} ({})", t.range, t.holder)).collect();
     holders.dedup();
     holders.truncate(8);
-    let error: Result<Ipv4Net> = (|| bail!("choose addresses for bridge `{BRIDGE}`: every range is in use: {}", holders.join(", ")))();
-    error.remedy("free one of them: minirun tries 10.214.0.0/15, 172.30.0.0/15 and 192.168.0.0/16 in parts of /20")
+    Err(refused(
+        format!("choose addresses for bridge `{BRIDGE}`: every range is in use: {}", holders.join(", ")),
+        "free one of them: minirun tries 10.214.0.0/15, 172.30.0.0/15 and 192.168.0.0/16 in parts of /20",
+    ))
 }
 
 #[cfg(test)]
