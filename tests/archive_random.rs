@@ -1,5 +1,7 @@
 //! Archives by chance: whatever they hold, an import ends with a whole image or none, and touches nothing outside.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod tar;
 
 use proptest::prelude::*;
