@@ -3,10 +3,7 @@
 //! The library holds everything but `main`, so that tests and benchmarks reach the parts. ARCHITECTURE.md tells the way of
 //! a run through these modules.
 
-<<<<<<< HEAD
 pub mod cli;
-=======
->>>>>>> image
 pub mod commands;
 pub mod error;
 pub mod image;
