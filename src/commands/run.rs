@@ -8,16 +8,16 @@ use crate::cli::RunArgs;
 use crate::launch;
 use crate::net::step::Step;
 use crate::net::{Mode, Network, explain};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 
 /// Runs it to its end; the exit code. With `--dry-run`, prints instead what would be done.
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
-    let plan = Plan::from_run(args, data_root)?;
     if args.dry_run {
-        print!("{}", script(&plan.network, &plan.record.name));
+        let (name, network) = plan::network_of(args, data_root)?;
+        print!("{}", script(&network, &name));
         return Ok(0);
     }
-    launch::run(plan, root)
+    launch::run(Plan::from_run(args, data_root)?, root)
 }
 
 /// The network as commands to be typed by hand, each below its reason.

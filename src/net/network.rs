@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn view() -> View {
-        let link = |name: &str, up, forwarding| super::super::hub::Link {
+        let link = |name: &str, up, forwarding| hub::Link {
             name: name.into(),
             up,
             forwarding,
@@ -291,7 +291,7 @@ mod tests {
         let gateway = "10.214.0.1/20".parse().unwrap();
         let mut view = view();
         view.links[0].forwarding = true;
-        view.links.push(super::super::hub::Link {
+        view.links.push(hub::Link {
             name: BRIDGE.into(),
             up: true,
             forwarding: true,
