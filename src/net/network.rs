@@ -279,11 +279,9 @@ mod tests {
         let gateway = "10.214.0.1/20".parse().unwrap();
         let bridge = Bridge::decide(&view(), gateway, false, &[]);
         assert_eq!(bridge.opened, ["eth0"]);
-        let position = |wanted: &str| bridge.missing.iter().position(|s| format!("{s:?}").contains(wanted)).unwrap();
-        assert!(
-            position("GUARDED") < position("conf/eth0/forwarding")
-                || position("guarded") < position("conf/eth0/forwarding")
-        );
+        let guard = Step::Nft(Change::AddElement { set: GUARDED, links: vec!["eth0".into()] });
+        let at = |wanted: &Step| bridge.missing.iter().position(|step| step == wanted).unwrap();
+        assert!(at(&guard) < at(&sysctl("net/ipv4/conf/eth0/forwarding", "1")));
     }
 
     #[test]
