@@ -62,7 +62,7 @@ impl Bridge {
 
     /// The pure part of [`find`](Self::find). `opened_before`: links that an earlier command turned forwarding on for, whose
     /// guard must come back with a table that somebody flushed.
-    fn decide(view: &View, gateway: Ipv4Net, addressed: bool, opened_before: &[String]) -> Self {
+    pub fn decide(view: &View, gateway: Ipv4Net, addressed: bool, opened_before: &[String]) -> Self {
         let mut missing = Vec::new();
         let link = view.link(BRIDGE);
         if link.is_none() {

@@ -18,7 +18,7 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
@@ -315,7 +315,8 @@ pub fn add_address(index: u32, address: Ipv4Net) -> Request {
 
 /// A default route by `gateway`.
 pub fn add_default_route(gateway: Ipv4Addr) -> Request {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+    // As one that is typed: `ip route` marks them so.
+    let message = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build();
     Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
