@@ -59,6 +59,9 @@ const FILES: [(&str, &str); 7] = [
     ("etc/resolv.conf", ""),
 ];
 
+/// Ours, because most busyboxes' ping needs CAP_NET_RAW, which a container has not (`rootfs/ping.c`, built by `build.rs`).
+const PING: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ping"));
+
 /// Fills the empty directory `rootfs`.
 pub(super) fn fill(rootfs: BorrowedFd) -> Result<Tally> {
     let busybox = static_busybox()?;
@@ -71,12 +74,15 @@ pub(super) fn fill(rootfs: BorrowedFd) -> Result<Tally> {
         };
         make_directory(rootfs, path, mode)?;
     }
-    let mut tally = Tally { size: 0, files: (DIRECTORIES.len() + FILES.len() + 1) as u64 };
+    let mut tally = Tally { size: 0, files: (DIRECTORIES.len() + FILES.len() + 3) as u64 };
     for (path, content) in FILES {
         tree::write_file(rootfs, path, content.as_bytes(), Mode::from_raw_mode(0o644))?;
         tally.size += content.len() as u64;
     }
     tally.size += copy(&busybox, rootfs)?;
+    tree::write_file(rootfs, "bin/ping", PING, Mode::from_raw_mode(0o755))?;
+    tally.size += PING.len() as u64;
+    rustix::fs::symlinkat("/bin/ping", rootfs, "bin/ping6").context("make link `bin/ping6`")?;
     for applet in &applets {
         match rustix::fs::symlinkat("/bin/busybox", rootfs, applet) {
             Ok(()) => tally.files += 1,
@@ -195,11 +201,12 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
     Ok(applets)
 }
 
-/// Whether a line of the list is a path in one of the directories for programs.
+/// Whether a line of the list is a path in one of the directories for programs, and is to be a link to busybox.
 fn is_applet(path: &str) -> bool {
     let name = ["bin/", "sbin/", "usr/bin/", "usr/sbin/"].iter().find_map(|dir| path.strip_prefix(dir));
     name.is_some_and(|name| {
         !name.is_empty()
+            && !["ping", "ping6"].contains(&name)
             && name.len() < 64
             && !name.starts_with('.')
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+[".contains(&byte))
@@ -212,12 +219,21 @@ mod tests {
 
     #[test]
     fn applets_are_programs_in_directories_for_programs() {
-        for path in ["bin/sh", "sbin/init", "usr/bin/[[", "usr/sbin/udhcpc6", "usr/bin/run-parts", "bin/arch"] {
+        for path in ["bin/sh", "sbin/init", "usr/bin/[[", "usr/sbin/arping", "usr/bin/run-parts", "bin/arch"] {
             assert!(is_applet(path), "{path}");
         }
         for path in ["", "linuxrc", "bin/", "/bin/sh", "bin/../x", "bin/..", "bin/a/b", "etc/passwd", "bin/a\u{1b}"] {
             assert!(!is_applet(path), "{path}");
         }
+        assert!(!is_applet("bin/ping") && !is_applet("usr/bin/ping6"), "there is another ping");
+    }
+
+    #[test]
+    fn ping_needs_no_libraries() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = rustix::fs::open(dir.path(), OFlags::RDONLY, Mode::empty()).unwrap();
+        tree::write_file(fd.as_fd(), "ping", PING, Mode::RUSR).unwrap();
+        check_static(&dir.path().join("ping")).unwrap();
     }
 
     #[test]
