@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use minirun::image::Store;
 
-/// A namespace as a container has it. What is sent to 192.0.2.0/24 and 2001:db8::/32 leaves by `lo` and is lost.
+/// Namespaces as a container has them: busybox finds its applets by /proc/self/exe. What is sent to
+/// 192.0.2.0/24 and 2001:db8::/32 leaves by `lo` and is lost.
 const NAMESPACE: &str = r#"
     set -e
+    "$1/bin/busybox" mount -t proc proc "$1/proc"
+    set -- "$1/bin/busybox" chroot "$@"
     "$1" ip link set lo up
     "$1" ip route add 192.0.2.0/24 dev lo
     "$1" ip -6 route add 2001:db8::/32 dev lo
@@ -23,8 +26,7 @@ const NAMESPACE: &str = r#"
 fn run(rootfs: &Path, command: &[&str]) -> Output {
     #[expect(clippy::disallowed_methods, reason = "the programs of the host make the throw-away namespace")]
     let mut unshare = Command::new("unshare");
-    unshare.args(["--net", "sh", "-c", NAMESPACE, "sh"]).arg(rootfs.join("bin/busybox"));
-    unshare.arg("chroot").arg(rootfs).args(command).output().unwrap()
+    unshare.args(["--net", "--mount", "sh", "-c", NAMESPACE, "sh"]).arg(rootfs).args(command).output().unwrap()
 }
 
 fn has_root() -> bool {
@@ -76,6 +78,25 @@ fn it_works_without_net_raw() {
         assert!(text.starts_with(first) && text.contains(reply), "{command}: {text}");
         assert!(text.contains(" 0% packet loss\nround-trip min/avg/max = 0."), "{command}: {text}");
         assert!(started.elapsed() < Duration::from_secs(5), "{command} waits although all replies came");
+    }
+}
+
+#[test]
+fn busybox_runs_it_and_not_its_own() {
+    if !has_root() {
+        return;
+    }
+    let Some((_dir, image)) = busybox() else { return };
+    for command in [
+        ["sh", "-c", "ping -c 1 127.0.0.1 && ping6 -c 1 ::1"].as_slice(),
+        &["env", "ping", "-c", "1", "127.0.0.1"],
+        &["timeout", "5", "ping", "-c", "1", "127.0.0.1"],
+        &["sh", "-c", "echo 127.0.0.1 | xargs ping -c 1"],
+        // Its neighbours in the table, and the ends.
+        &["sh", "-c", "pidof init; arping --help; pivot_root --help; printf x; [ a = a ] && zcat --help"],
+    ] {
+        let output = run(&image.rootfs, command);
+        assert!(output.status.success(), "{command:?}: {output:?}");
     }
 }
 

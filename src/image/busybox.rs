@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::{Tally, tree};
@@ -103,17 +103,26 @@ fn make_directory(rootfs: BorrowedFd, path: &str, mode: u32) -> Result<()> {
     make().with_context(|| format!("make directory `{path}`"))
 }
 
-/// Copies the program, and tells its size.
+/// Copies the program without its ping, and tells its size.
 fn copy(busybox: &Path, rootfs: BorrowedFd) -> Result<u64> {
-    let copy = || -> io::Result<u64> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mut to = File::from(rustix::fs::openat(rootfs, "bin/busybox", flags, Mode::RUSR | Mode::WUSR)?);
-        let size = io::copy(&mut File::open(busybox)?, &mut to)?;
-        rustix::fs::fchmod(to.as_fd(), Mode::from_raw_mode(0o755))?;
-        to.sync_data()?;
-        Ok(size)
-    };
-    copy().with_context(|| format!("copy `{}`", busybox.display()))
+    let mut program = std::fs::read(busybox).with_context(|| format!("read `{}`", busybox.display()))?;
+    hide_ping(&mut program);
+    tree::write_file(rootfs, "bin/busybox", &program, Mode::from_raw_mode(0o755))?;
+    Ok(program.len() as u64)
+}
+
+/// Renames the applets `ping` and `ping6` of a busybox to `pinG` and `pinG6`.
+///
+/// Where busybox is built to prefer its applets (Debian's is), its shell, env, xargs and others run an applet of the
+/// name before any program of `PATH`, and `bin/ping` would not be found. The table is one list of names, each ended by a
+/// null byte, and sorted, which it stays. A busybox with another table is left as it is.
+fn hide_ping(program: &mut [u8]) {
+    const NAMES: &[u8] = b"\0ping\0ping6\0";
+    let mut found = program.windows(NAMES.len()).enumerate().filter(|(_, names)| *names == NAMES).map(|(at, _)| at);
+    if let (Some(at), None) = (found.next(), found.next()) {
+        program[at + 4] = b'G';
+        program[at + 9] = b'G';
+    }
 }
 
 /// The first busybox of the host that runs without libraries.
@@ -215,6 +224,10 @@ fn is_applet(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::fs::OFlags;
+
     use super::*;
 
     #[test]
@@ -226,6 +239,19 @@ mod tests {
             assert!(!is_applet(path), "{path}");
         }
         assert!(!is_applet("bin/ping") && !is_applet("usr/bin/ping6"), "there is another ping");
+    }
+
+    #[test]
+    fn ping_is_hidden_where_the_table_is_the_known_one() {
+        let hidden = |program: &[u8]| {
+            let mut program = program.to_vec();
+            hide_ping(&mut program);
+            program
+        };
+        assert_eq!(hidden(b"arping\0pidof\0ping\0ping6\0pivot\0"), b"arping\0pidof\0pinG\0pinG6\0pivot\0");
+        for other in [b"\0ping\0ping6\0\0ping\0ping6\0".as_slice(), b"\0arping\0ping6\0", b"\0ping\0", b""] {
+            assert_eq!(hidden(other), other);
+        }
     }
 
     #[test]
