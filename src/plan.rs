@@ -87,8 +87,10 @@ impl Plan {
         let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
         let workdir = workdir(args, config)?;
 
-        let network = Network::decide(args.net, &id, &sysctls, false)?;
-        let files = files(args, &hostname, &name, &network, &hosts)?;
+        // Only a bridged container asks them.
+        let resolvers = if args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
+        let network = Network::decide(args.net, &id, &sysctls, &resolvers.ipv4(), false)?;
+        let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
         let record = Record {
             name,
             image: label,
@@ -113,7 +115,7 @@ pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)>
         Err(error) if !is_busybox(args) => return Err(error),
         _ => {}
     }
-    Ok((options.name, Network::decide(args.net, &options.id, &options.sysctls, true)?))
+    Ok((options.name, Network::decide(args.net, &options.id, &options.sysctls, &Resolvers::of_host().ipv4(), true)?))
 }
 
 /// What the options say by themselves, without a look at the image.
@@ -313,6 +315,7 @@ fn files(
     name: &str,
     network: &Network,
     added: &[(String, Option<IpAddr>)],
+    resolvers: Resolvers,
 ) -> Result<Vec<(&'static str, String)>> {
     let gateway = network.address.map(|(_, gateway)| gateway);
     let added = added
@@ -331,23 +334,19 @@ fn files(
         let names = if hostname == name { name.to_owned() } else { format!("{hostname} {name}") };
         hosts(own, gateway, &names, &added)
     };
-    Ok(vec![("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv_conf(args))])
+    Ok(vec![("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv_conf(args, resolvers))])
 }
 
-fn resolv_conf(args: &RunArgs) -> String {
-    if !args.dns.is_empty() {
-        return Resolvers { servers: args.dns.clone(), other: vec![] }.text();
-    }
-    match args.net {
-        Mode::None => Resolvers::default().text(),
+fn resolv_conf(args: &RunArgs, of_host: Resolvers) -> String {
+    let resolvers = match args.net {
+        _ if !args.dns.is_empty() => Resolvers { servers: args.dns.clone(), other: vec![] },
+        Mode::None => Resolvers::default(),
         // Its loopback device is the host's: a stub there is the right one.
-        Mode::Host => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        Mode::Bridge => {
-            let resolvers = Resolvers::of_host();
-            if resolvers.servers.is_empty() {
-                warn("no name server that a container can reach is known: give --dns ADDRESS");
-            }
-            resolvers.text()
-        }
+        Mode::Host => return std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        Mode::Bridge => of_host,
+    };
+    if args.net == Mode::Bridge && resolvers.servers.is_empty() {
+        warn("no name server that a container can reach is known: give --dns ADDRESS");
     }
+    resolvers.text()
 }

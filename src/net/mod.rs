@@ -26,7 +26,6 @@ use nix::fcntl::{Flock, FlockArg};
 use self::apply::Applier;
 use self::hub::View;
 use self::ipam::Lease;
-use self::names::Resolvers;
 use self::network::Bridge;
 use self::rtnl::Rtnl;
 use self::step::{Place, Step};
@@ -86,22 +85,28 @@ pub struct Network {
 struct Hub {
     rtnl: Rtnl,
     view: View,
-    opened: Vec<String>,
+    resolvers: Vec<Ipv4Addr>,
     directory: PathBuf,
     _lease: Lease,
 }
 
 impl Network {
     /// Decides the network of container `id` and takes its address, by a lock that the kernel gives back. Changes nothing
-    /// in the kernel's network; with `dry`, nothing at all.
-    pub fn decide(mode: Mode, id: &str, sysctls: &[(String, String)], dry: bool) -> Result<Self> {
+    /// in the kernel's network; with `dry`, nothing at all. `resolvers` are addresses that a pool must not cover.
+    pub fn decide(
+        mode: Mode,
+        id: &str,
+        sysctls: &[(String, String)],
+        resolvers: &[Ipv4Addr],
+        dry: bool,
+    ) -> Result<Self> {
         let mut network = match mode {
             Mode::None => {
                 let steps = vec![Step::SetUp { place: Place::Container, link: "lo".into() }];
                 Self { mode, address: None, host_steps: vec![], steps, hub: None }
             }
             Mode::Host => Self { mode, address: None, host_steps: vec![], steps: vec![], hub: None },
-            Mode::Bridge => Self::decide_bridge(id, dry)?,
+            Mode::Bridge => Self::decide_bridge(id, resolvers, dry)?,
         };
         if mode != Mode::Host {
             // Before those that were asked for, which may say otherwise.
@@ -112,21 +117,26 @@ impl Network {
         Ok(network)
     }
 
-    fn decide_bridge(id: &str, dry: bool) -> Result<Self> {
+    fn decide_bridge(id: &str, resolvers: &[Ipv4Addr], dry: bool) -> Result<Self> {
         let mut rtnl = Rtnl::open()?;
         let view = View::take(&mut rtnl)?;
         let directory = hub::directory()?;
-        let bridge = Bridge::find(&mut rtnl, &view, &Resolvers::of_host().ipv4(), &directory)?;
+        let bridge = Bridge::find(&mut rtnl, &view, resolvers, &directory)?;
         let pool = bridge.gateway.trunc();
         let lease = if dry {
             ipam::peek(&directory, pool)
         } else {
-            make_directory(&directory)?;
-            ipam::lease(&directory, pool)?
+            // Only the first container of a hub finds its directory missing.
+            match ipam::lease(&directory, pool) {
+                Err(_) if !directory.exists() => {
+                    make_directory(&directory).and_then(|()| ipam::lease(&directory, pool))?
+                }
+                lease => lease?,
+            }
         };
         let steps = bridge.attach(&view, id, "eth0", lease.address);
         let address = Some((lease.address, bridge.gateway.addr()));
-        let hub = Hub { rtnl, view, opened: bridge.opened, directory, _lease: lease };
+        let hub = Hub { rtnl, view, resolvers: resolvers.to_vec(), directory, _lease: lease };
         Ok(Self { mode: Mode::Bridge, address, host_steps: bridge.missing, steps, hub: Some(hub) })
     }
 
@@ -136,7 +146,7 @@ impl Network {
         let Some(hub) = self.hub.as_mut().filter(|_| !self.host_steps.is_empty()) else { return Ok(()) };
         let _turn = lock(&hub.directory)?;
         hub.view = View::take(&mut hub.rtnl)?;
-        let bridge = Bridge::find(&mut hub.rtnl, &hub.view, &Resolvers::of_host().ipv4(), &hub.directory)?;
+        let bridge = Bridge::find(&mut hub.rtnl, &hub.view, &hub.resolvers, &hub.directory)?;
         if self.address.is_some_and(|(_, gateway)| gateway != bridge.gateway.addr()) {
             bail!("make bridge `{}`: another command made it with other addresses at the same moment", network::BRIDGE);
         }
@@ -147,7 +157,6 @@ impl Network {
         if !bridge.missing.is_empty() {
             tell_what_was_made(&bridge);
         }
-        hub.opened = bridge.opened;
         hub.view = View::take(&mut hub.rtnl)?;
         Ok(())
     }
