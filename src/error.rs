@@ -52,15 +52,55 @@ impl<T, E: Into<Error>> Advice<T> for Result<T, E> {
     }
 }
 
+/// An error with its remedy.
+pub fn refused(message: impl Into<String>, remedy: impl Into<String>) -> Error {
+    let (error, remedy) = (anyhow::anyhow!(message.into()), Some(remedy.into()));
+    Advised { error, remedy, code: None }.into()
+}
+
+/// The exit code that goes with an error.
+pub fn exit_code_of(error: &Error) -> u8 {
+    advice(error).find_map(|advised| advised.code).unwrap_or(EXIT_FAILED)
+}
+
+fn advice(error: &Error) -> impl Iterator<Item = &Advised> {
+    error.chain().filter_map(|cause| cause.downcast_ref::<Advised>())
+}
+
 /// Prints an error and its remedy to standard error and returns the exit code that goes with it.
 pub fn report(error: &Error) -> u8 {
     let mut lines = format!("minirun: {}\n", printable(&format!("{error:#}")));
-    let advice = || error.chain().filter_map(|cause| cause.downcast_ref::<Advised>());
-    if let Some(remedy) = advice().find_map(|a| a.remedy.as_deref()) {
+    if let Some(remedy) = advice(error).find_map(|advised| advised.remedy.as_deref()) {
         lines.push_str(&format!("  {}\n", printable(remedy)));
     }
     eprint!("{lines}");
-    advice().find_map(|a| a.code).unwrap_or(EXIT_FAILED)
+    exit_code_of(error)
+}
+
+/// Prints what was wrong with a command line, or the help that it asked for, and returns the exit code.
+pub fn report_usage(usage: &clap::Error) -> u8 {
+    if !usage.use_stderr() {
+        print!("{}", usage.render().ansi());
+        return 0;
+    }
+    if usage.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprint!("{}", usage.render().ansi());
+        return EXIT_FAILED;
+    }
+    let text = usage.render().to_string();
+    let mut parts = text.trim_start_matches("error: ").split("\n\n").map(|part| {
+        part.split_whitespace().collect::<Vec<_>>().join(" ")
+    });
+    let message = parts.next().unwrap_or_default();
+    let tip = parts.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned));
+    eprintln!("minirun: parse command line: {}", printable(&message));
+    eprintln!("  {}", printable(&tip.unwrap_or_else(|| "see `minirun --help`, `minirun run --help`".into())));
+    EXIT_FAILED
+}
+
+/// Tells of something that was done on the host and stays.
+pub fn note(message: &str) {
+    eprintln!("minirun: {}", printable(message));
 }
 
 /// Prints a warning: something that the person should know and that stops nothing.

@@ -3,4 +3,19 @@
 //! The library holds everything but `main`, so that tests and benchmarks reach the parts. ARCHITECTURE.md tells the way of
 //! a run through these modules.
 
+pub mod cli;
+pub mod commands;
 pub mod error;
+pub mod image;
+pub mod init;
+pub mod launch;
+pub mod net;
+pub mod options;
+pub mod plan;
+pub mod reaper;
+pub mod sandbox;
+pub mod state;
+pub mod supervise;
+pub mod sync;
+pub mod sys;
+pub mod terminal;

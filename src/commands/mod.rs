@@ -1,0 +1,6 @@
+//! The verbs: one file each, whose function is what `main` calls.
+
+pub mod image;
+pub mod ps;
+pub mod run;
+pub mod system;

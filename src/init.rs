@@ -1,0 +1,193 @@
+//! THE CHILD: the steps from clone to execve, in order.
+//!
+//! [`run`] is called by `launch.rs` in the new process, which is process 1 of its PID namespace and alone in all of its
+//! namespaces. It never returns: it becomes the program, or says why it cannot and ends. ARCHITECTURE.md lists the steps.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
+use rustix::process::{Signal, set_parent_process_death_signal, umask};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
+use crate::net::Mode;
+use crate::net::rtnl::Rtnl;
+use crate::plan::Plan;
+use crate::reaper;
+use crate::sandbox::devices::{self, Terminal};
+use crate::sandbox::{credentials, masks, mounts, rootfs};
+use crate::sync::End;
+use crate::sys;
+
+/// Becomes the program of `plan`. `reaper` is the sealed copy of this program that is process 1 under `--init`.
+pub fn run(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> ! {
+    // Whatever happens, this process must not unwind into the code of the parent whose memory it has a copy of: the guards
+    // there would undo what the parent is doing.
+    let outcome = catch_unwind(AssertUnwindSafe(|| become_program(plan, parent, reaper)));
+    let (code, error) = match outcome {
+        Ok(Err(error)) => (exit_code_of(&error), format!("{error:#}")),
+        Ok(Ok(never)) => match never {},
+        Err(_) => (EXIT_FAILED, "start the container: a bug of minirun's stopped its process".to_owned()),
+    };
+    // Where minirun is gone nobody listens, and nobody needs to.
+    let _ = parent.failed(code, &error);
+    sys::exit_now(code)
+}
+
+fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result<Infallible> {
+    // Before anything else, so that a killed minirun takes this process along. If it was killed before this line, the end of
+    // its socket is found further down.
+    die_with_parent()?;
+    rustix::process::setsid().context("make a session")?;
+    // First of all the socket: the parent configures the network by it while this process goes on.
+    let netlink = (plan.network.mode != Mode::Host).then(Rtnl::open).transpose()?;
+    parent.inside(netlink.as_ref().map(Rtnl::as_fd))?;
+    drop(netlink);
+
+    umask(FileMode::empty());
+    rootfs::leave_host_mounts()?;
+    // While the host's files are in sight.
+    let sources = mounts::copy_sources(&plan.mounts)?;
+    rootfs::assemble(&plan.lower, &plan.files)?;
+    mounts::kernel_file_systems()?;
+    devices::make()?;
+    let terminal = plan.process.terminal.then(|| devices::make_terminal(plan.process.user.uid)).transpose()?;
+    // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
+    let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
+    mounts::place(root.as_fd(), &plan.mounts, sources)?;
+    // The settings are written through a descriptor from before /proc/sys becomes read-only, which no name leads to.
+    let settings = openat(CWD, "proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
+        .context("open `/proc/sys`")?;
+    masks::apply()?;
+    drop(root);
+    rootfs::pivot(plan.read_only)?;
+
+    nix::unistd::sethostname(&plan.hostname).context("set the host name")?;
+    rootfs::enter_working_directory(&plan.process.workdir)?;
+    connect_stdio(plan, terminal.as_ref())?;
+    umask(FileMode::from_raw_mode(0o022));
+
+    parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
+    drop(terminal);
+    // Until the network is built and the container is on record.
+    parent.wait_for_go()?;
+    // Some settings are a link's, so the links must be there.
+    plan.network.settings().try_for_each(|(key, value)| set(settings.as_fd(), key, value))?;
+    drop(settings);
+
+    sys::reset_signals().context("reset signals")?;
+    credentials::assume(&plan.process.user, &plan.process.capabilities, &plan.process.limits)?;
+    // Again: the kernel forgets it with a change of credentials (prctl(2)).
+    die_with_parent()?;
+    // Whatever minirun was started with, the program gets descriptors 0 to 2 and no other.
+    sys::close_on_exec_from(3).context("close descriptors")?;
+    match reaper {
+        Some(reaper) => reaper::execute(reaper, &plan.process.argv, &plan.process.env),
+        None => execute(&plan.process.argv, &plan.process.env),
+    }
+}
+
+fn die_with_parent() -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).context("set the parent death signal")
+}
+
+/// Gives the program its descriptors 0 to 2: the terminal, or minirun's own; without `-i` it reads from `/dev/null`.
+fn connect_stdio(plan: &Plan, terminal: Option<&Terminal>) -> Result<()> {
+    let failed = "connect standard input and output";
+    if let Some(terminal) = terminal {
+        sys::set_controlling_terminal(&terminal.slave).context("take the terminal")?;
+        dup2_stdin(&terminal.slave).context(failed)?;
+        dup2_stdout(&terminal.slave).context(failed)?;
+        return dup2_stderr(&terminal.slave).context(failed);
+    }
+    if !plan.process.interactive {
+        // The container's own null device, not the host's: a program that is root can change its mode and owner.
+        let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty()).context("open `/dev/null`")?;
+        dup2_stdin(null).context(failed)?;
+    }
+    Ok(())
+}
+
+/// Writes a setting to a file that is checked to be the kernel's own.
+fn set(settings: std::os::fd::BorrowedFd<'_>, key: &str, value: &str) -> Result<()> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let write = || -> Result<()> {
+        let file = rootfs::open_inside(settings, Path::new(key), OFlags::WRONLY)?;
+        if rustix::fs::fstatfs(&file)?.f_type != PROC_SUPER_MAGIC {
+            bail!("it is not a file of the kernel's");
+        }
+        Ok(File::from(file).write_all(value.as_bytes())?)
+    };
+    write().with_context(|| format!("set sysctl `{}` to `{value}`", key.replace('/', ".")))
+}
+
+/// Executes the program, found as a shell finds it: by its path if it has a slash, else in the directories of the
+/// environment's PATH.
+pub fn execute(argv: &[CString], env: &[CString]) -> Result<Infallible> {
+    let program = argv.first().ok_or_else(|| anyhow!("run: no program"))?;
+    let failed = format!("run `{}`", program.to_string_lossy());
+    let mut found: Option<nix::Error> = None;
+    for path in candidates(program, env) {
+        match nix::unistd::execve(&path, argv, env) {
+            Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {}
+            // As execvp(3): another directory may have one that can be executed.
+            Err(nix::Error::EACCES) => found = Some(nix::Error::EACCES),
+            Err(error) => {
+                found = Some(error);
+                break;
+            }
+        }
+    }
+    let has_path = program.to_bytes().contains(&b'/');
+    let Some(error) = found else {
+        let place = if has_path { "no such file in the container" } else { "not found in the container's PATH" };
+        // A file that is there and a missing interpreter or loader are the same error to the kernel.
+        let missing: Result<Infallible> = if has_path && Path::new(std::ffi::OsStr::from_bytes(program.to_bytes())).exists() {
+            Err(anyhow!("{failed}: its interpreter or loader is not in the container"))
+        } else {
+            Err(anyhow!("{failed}: {place}"))
+        };
+        return missing.exit_code(EXIT_NOT_FOUND);
+    };
+    let cause = match error {
+        nix::Error::EACCES => "it is a directory, or not executable".to_owned(),
+        nix::Error::ENOEXEC => "it is no program for this machine, nor a script with `#!`".to_owned(),
+        other => other.desc().to_owned(),
+    };
+    Err(anyhow!("{failed}: {cause}")).exit_code(EXIT_CANNOT_RUN)
+}
+
+fn candidates(program: &CStr, env: &[CString]) -> Vec<CString> {
+    let bytes = program.to_bytes();
+    if bytes.contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(b"/bin:/usr/bin");
+    path.split(|byte| *byte == b':')
+        .filter_map(|directory| {
+            let directory = if directory.is_empty() { b"." } else { directory };
+            CString::new([directory, b"/", bytes].concat()).ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_for_in_path_unless_they_have_a_slash() {
+        let env = [c"A=b".to_owned(), c"PATH=/bin::/x".to_owned()];
+        assert_eq!(candidates(c"ls", &env), [c"/bin/ls".to_owned(), c"./ls".to_owned(), c"/x/ls".to_owned()]);
+        assert_eq!(candidates(c"./ls", &env), [c"./ls".to_owned()]);
+        assert_eq!(candidates(c"ls", &[]).len(), 2);
+    }
+}

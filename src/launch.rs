@@ -1,0 +1,140 @@
+//! THE PARENT: the steps of a launch, in order, from a plan to a running program, and its end.
+//!
+//! Called by `commands/run.rs`. Everything that is made is held by a guard, so that an error, a signal or a panic undoes it;
+//! what a SIGKILL leaves, the kernel ends, or the next command sweeps.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::libc;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::error::Advice;
+use crate::net::Mode;
+use crate::net::rtnl::Rtnl;
+use crate::plan::Plan;
+use crate::state::{Record, State};
+use crate::supervise::{self, Signals};
+use crate::sync::{self, End, FromChild};
+use crate::sys::{self, Child, Side};
+use crate::{init, reaper};
+
+/// Runs a container from its first step to its end. The exit code of its program.
+pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
+    // Before anything is made, so that a signal finds the guards in place.
+    let mut signals = Signals::catch()?;
+    let state = State::open(root)?;
+    let mut entry = state.reserve(&plan.record)?;
+    plan.network.prepare()?;
+    let mut container = spawn(&plan)?;
+    plan.network.attach(container.pid() as u32, || container.inside())?;
+    let terminal = container.ready()?;
+    entry.commit(&Record { pid: Some(container.pid()), ..plan.record.clone() })?;
+    container.go()?;
+    let swept = state.sweep();
+    let code = supervise::until_end(&mut container, &mut signals, terminal, &plan.process)?;
+    entry.remove().and(swept).map(|()| code)
+}
+
+/// A container's first process, until it is known to have ended: killed and reaped on drop.
+#[derive(Debug)]
+pub struct Container {
+    child: Child,
+    socket: End,
+    ended: bool,
+}
+
+fn spawn(plan: &Plan) -> Result<Container> {
+    let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
+    let (ours, theirs) = sync::pair()?;
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+    if plan.network.mode != Mode::Host {
+        flags |= libc::CLONE_NEWNET;
+    }
+    debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
+    match sys::clone3(flags as u64) {
+        Ok(Side::Parent(child)) => Ok(Container { child, socket: ours, ended: false }),
+        Ok(Side::Child) => {
+            drop(ours);
+            init::run(plan, &theirs, reaper.as_ref())
+        }
+        Err(error) => {
+            let remedy = match error.raw_os_error() {
+                Some(libc::EPERM) => "minirun needs root with CAP_SYS_ADMIN",
+                Some(libc::EINVAL) => "this kernel lacks one of the mount, PID, UTS, IPC, cgroup and network namespaces",
+                Some(libc::ENOSPC) => "raise user.max_net_namespaces and its like, see namespaces(7)",
+                Some(libc::ENOSYS) => "minirun needs Linux 5.12 or later",
+                _ => "see clone3(2)",
+            };
+            Err(error).context("make the container's namespaces").remedy(remedy)
+        }
+    }
+}
+
+impl Container {
+    /// The process id of its first process on the host.
+    pub fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
+    /// Readable when the first process has ended.
+    pub fn pidfd(&self) -> &OwnedFd {
+        &self.child.pidfd
+    }
+
+    /// Receives the socket of its network namespace.
+    fn inside(&self) -> Result<Rtnl> {
+        match self.socket.next()? {
+            FromChild::Inside(Some(socket)) => Ok(Rtnl::from_fd(socket)),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// Waits until it could become the program; the terminal's side for minirun.
+    fn ready(&self) -> Result<Option<OwnedFd>> {
+        match self.socket.next()? {
+            FromChild::Ready(terminal) => Ok(terminal),
+            // With the host's network nobody waited for this.
+            FromChild::Inside(None) => self.ready(),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// Lets it become the program, and returns when it has.
+    fn go(&self) -> Result<()> {
+        self.socket.go()?;
+        match self.socket.next()? {
+            FromChild::Closed => Ok(()),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    /// Takes the exit code of the first process, which has ended: `128 + n` for signal n.
+    pub fn reap(&mut self) -> Result<u8> {
+        use nix::sys::wait::WaitStatus;
+        let status = loop {
+            match waitpid(Pid::from_raw(self.child.pid), None) {
+                Err(nix::Error::EINTR) => {}
+                other => break other.context("wait for the container's first process")?,
+            }
+        };
+        self.ended = true;
+        match status {
+            WaitStatus::Exited(_, code) => Ok(code as u8),
+            WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32 as u8),
+            other => bail!("wait for the container's first process: {other:?}"),
+        }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if !self.ended {
+            // The kernel kills the rest of a PID namespace with its process 1.
+            let _ = nix::sys::signal::kill(Pid::from_raw(self.child.pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = self.reap();
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A Step done and undone, by netlink and /proc/sys. No program is run.
+//!
+//! Used by `mod.rs` for both ends of a launch. Neighbouring steps of one namespace are sent as one batch; what an applier
+//! did is undone when it is dropped, unless it was committed. Steps in the container's namespace go through a socket that
+//! the container's process opened there and handed over; its settings (`Sysctl`) are written by that process itself.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::libc;
+
+use super::explain;
+use super::nft::{self, Change};
+use super::rtnl::{self, Refused, Request, Rtnl};
+use super::step::{Place, Step};
+use crate::error::Advice;
+
+/// Applies steps and remembers what it did.
+#[derive(Debug)]
+pub struct Applier<'a> {
+    hub: &'a mut Rtnl,
+    /// The process whose network namespace is [`Place::Container`].
+    pid: u32,
+    container: Option<Rtnl>,
+    indices: HashMap<(Place, String), u32>,
+    done: Vec<Step>,
+}
+
+impl<'a> Applier<'a> {
+    /// An applier for steps in the hub, and, once [`enter`](Self::enter) was called, in the namespace of process `pid`.
+    pub fn new(hub: &'a mut Rtnl, pid: u32) -> Self {
+        let indices = HashMap::from([((Place::Container, "lo".to_owned()), 1)]);
+        Self { hub, pid, container: None, indices, done: Vec::new() }
+    }
+
+    /// Tells the index of a link that is known already, so that it is not asked for.
+    pub fn know(&mut self, link: &str, index: u32) {
+        self.indices.insert((Place::Hub, link.to_owned()), index);
+    }
+
+    /// Takes the socket that stands in the container's namespace.
+    pub fn enter(&mut self, socket: Rtnl) {
+        self.container = Some(socket);
+    }
+
+    /// Does the steps in order. After an error those that were done stay done until this value is dropped.
+    pub fn apply(&mut self, steps: &[Step]) -> Result<()> {
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            let length = rest.iter().take_while(|step| way(step) == way(first)).count();
+            let (group, after) = rest.split_at(length);
+            // Remembered before they are tried: a batch that fails half-way has done some of them.
+            self.done.extend_from_slice(group);
+            match way(first) {
+                Way::Rtnl(place) => self.send(place, group)?,
+                Way::Nft => commit_nft(group)?,
+                Way::Sysctl => group.iter().try_for_each(write_sysctl)?,
+                // The container's own process does these (`init.rs`).
+                Way::Inside => {}
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// What was done stays.
+    pub fn commit(mut self) {
+        self.done.clear();
+    }
+
+    /// Undoes steps, last first. Goes on after an error and tells all; what is not there any more is no error.
+    pub fn undo(&mut self, steps: &[Step]) -> Result<()> {
+        let errors: Vec<String> =
+            steps.iter().rev().filter_map(|step| self.undo_one(step).err()).map(|error| format!("{error:#}")).collect();
+        if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("; ")) }
+    }
+
+    fn send(&mut self, place: Place, steps: &[Step]) -> Result<()> {
+        let mut batch = Vec::with_capacity(steps.len());
+        let mut sent = 0;
+        for (at, step) in steps.iter().enumerate() {
+            if self.needs_index(step).is_some_and(|key| !self.indices.contains_key(&key)) {
+                self.flush(place, &steps[sent..at], std::mem::take(&mut batch))?;
+                sent = at;
+            }
+            for request in self.requests(step)? {
+                batch.push((at - sent, request));
+            }
+            if let Step::AddVeth { peer, peer_index, .. } = step {
+                self.indices.insert((Place::Container, peer.clone()), *peer_index);
+            }
+        }
+        self.flush(place, &steps[sent..], batch)
+    }
+
+    fn flush(&mut self, place: Place, steps: &[Step], batch: Vec<(usize, Request)>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (owners, requests): (Vec<usize>, Vec<Request>) = batch.into_iter().unzip();
+        let socket = match place {
+            Place::Hub => &mut *self.hub,
+            Place::Container => {
+                self.container.as_mut().ok_or_else(|| anyhow!("configure the container's network: no socket in it"))?
+            }
+        };
+        socket.batch(requests).map_err(|refused| told(&refused, owners.get(refused.request).and_then(|at| steps.get(*at))))
+    }
+
+    fn requests(&mut self, step: &Step) -> Result<Vec<Request>> {
+        Ok(match step {
+            Step::AddBridge { name, mac, mtu, alias } => {
+                vec![rtnl::add_bridge(name, *mac, *mtu), rtnl::set_alias(name, alias)]
+            }
+            Step::AddAddress { place, link, address } => vec![rtnl::add_address(self.index(*place, link)?, *address)],
+            Step::NoLinkLocal { link, .. } => vec![rtnl::no_link_local(link)],
+            Step::SetUp { link, .. } => vec![rtnl::set_up(link)],
+            Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => {
+                vec![rtnl::add_veth(host, *mtu, peer, *peer_mac, *peer_index, self.pid)]
+            }
+            Step::SetPort { link, bridge, alias } => {
+                vec![rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias)]
+            }
+            Step::AddDefaultRoute { gateway } => vec![rtnl::add_default_route(*gateway)],
+            Step::Sysctl { .. } | Step::Nft(_) => vec![],
+        })
+    }
+
+    fn needs_index(&self, step: &Step) -> Option<(Place, String)> {
+        match step {
+            Step::AddAddress { place, link, .. } => Some((*place, link.clone())),
+            Step::SetPort { bridge, .. } => Some((Place::Hub, bridge.clone())),
+            _ => None,
+        }
+    }
+
+    fn index(&mut self, place: Place, link: &str) -> Result<u32> {
+        let key = (place, link.to_owned());
+        if let Some(index) = self.indices.get(&key) {
+            return Ok(*index);
+        }
+        let socket = if place == Place::Hub { Some(&mut *self.hub) } else { self.container.as_mut() };
+        let index = match socket {
+            Some(socket) => socket.index_of(link)?,
+            None => None,
+        };
+        let index = index.with_context(|| format!("find link `{link}`: there is none"))?;
+        self.indices.insert(key, index);
+        Ok(index)
+    }
+
+    fn undo_one(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::AddBridge { name, .. } | Step::AddVeth { host: name, .. } => {
+                let Some(index) = self.hub.index_of(name)? else { return Ok(()) };
+                match self.hub.batch(vec![rtnl::delete_link(index)]) {
+                    Err(refused) if refused.errno != libc::ENODEV => {
+                        Err(refused.error.context(format!("delete link `{name}`")))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Step::Nft(Change::AddTable { .. }) => match nft::commit(&[&Change::DeleteTable]) {
+                Err(refused) if refused.errno != libc::ENOENT => Err(refused.error.context("delete table `inet minirun`")),
+                _ => Ok(()),
+            },
+            Step::Sysctl { place: Place::Hub, key, value } if value == "1" => {
+                match set_sysctl(key, "0") {
+                    // The link that the setting was of has gone, and the setting with it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other.with_context(|| format!("set `{key}` to 0")),
+                }
+            }
+            // Addresses, routes, ports and states go with their links, sets and rules with their table.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Applier<'_> {
+    fn drop(&mut self) {
+        let done = std::mem::take(&mut self.done);
+        if let Err(error) = self.undo(&done) {
+            crate::error::warn(&format!("undo the network: {error:#}"));
+        }
+    }
+}
+
+/// By which way a step reaches the kernel.
+#[derive(PartialEq, Eq)]
+enum Way {
+    Rtnl(Place),
+    Nft,
+    Sysctl,
+    Inside,
+}
+
+fn way(step: &Step) -> Way {
+    match step {
+        Step::Nft(_) => Way::Nft,
+        Step::Sysctl { place: Place::Hub, .. } => Way::Sysctl,
+        Step::Sysctl { place: Place::Container, .. } => Way::Inside,
+        other => Way::Rtnl(other.place()),
+    }
+}
+
+fn commit_nft(steps: &[Step]) -> Result<()> {
+    let changes: Vec<&Change> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Nft(change) => Some(change),
+            _ => None,
+        })
+        .collect();
+    nft::commit(&changes).map_err(|refused| told(&refused, steps.get(refused.request)))
+}
+
+fn write_sysctl(step: &Step) -> Result<()> {
+    let Step::Sysctl { key, value, .. } = step else { return Ok(()) };
+    set_sysctl(key, value).with_context(|| format!("set `{key}` to {value}"))
+}
+
+fn set_sysctl(key: &str, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes())
+}
+
+/// What the kernel refused, as the command that stands for it.
+fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
+    let verb = step.map_or_else(|| "change the network".to_owned(), explain::deed);
+    let error: Result<()> = Err(anyhow!("{verb}: {:#}", refused.error));
+    let advised = match (refused.errno, step) {
+        (libc::EPERM, _) => error.remedy("minirun needs root, or CAP_NET_ADMIN where it runs"),
+        (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::Nft(_))) => {
+            error.remedy("this kernel lacks nf_tables with inet, nat and masquerade")
+        }
+        (libc::EOPNOTSUPP, Some(Step::AddBridge { .. })) => error.remedy("this kernel lacks bridges: load module `bridge`"),
+        (libc::EOPNOTSUPP, Some(Step::AddVeth { .. })) => error.remedy("this kernel lacks veth pairs: load module `veth`"),
+        (libc::ENOSPC | libc::EXFULL | libc::EMFILE, Some(Step::SetPort { .. })) => {
+            error.remedy("a bridge takes 1,023 containers: end some, see `minirun ps`")
+        }
+        _ => error,
+    };
+    advised.err().unwrap_or_else(|| anyhow!("change the network"))
+}

@@ -1,0 +1,180 @@
+//! The hub: the network namespace in which the bridges are, as the kernel tells of it.
+//!
+//! One [`View`] is taken at the start of a command, by a handful of questions whose cost does not grow with the containers.
+//! Everything that is decided about a network is decided from it; the kernel is the truth, not a file.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+
+use super::nft;
+use super::rtnl::Rtnl;
+
+/// A destination that stands for "everywhere else" where the way out is looked up (RFC 5737, TEST-NET-3: never on a host's
+/// own links). No packet is sent.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+/// A link of the hub that is no port.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is a bridge.
+    pub bridge: bool,
+    /// Whether it is the loopback device.
+    pub loopback: bool,
+    /// Whether it is set up.
+    pub up: bool,
+    /// In bytes.
+    pub mtu: u32,
+    /// Whether IPv4 packets that come in by it may be passed on.
+    pub forwarding: bool,
+    /// The free text that says whose it is.
+    pub alias: String,
+}
+
+/// The hub at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Every link that is no port.
+    pub links: Vec<Link>,
+    /// The link of the default route.
+    pub uplink: Option<Link>,
+    /// The comment of the nftables table, `None` where there is no table.
+    pub table: Option<String>,
+    /// Whether the kernel speaks IPv6.
+    pub ipv6: bool,
+}
+
+impl View {
+    /// Asks the kernel.
+    pub fn take(rtnl: &mut Rtnl) -> Result<Self> {
+        let messages = rtnl.links_without_ports()?;
+        let ipv6 = messages.iter().any(speaks_ipv6);
+        let links: Vec<Link> = messages.iter().map(link).collect();
+        let out = rtnl.route_to(ELSEWHERE)?;
+        let uplink = links.iter().find(|link| Some(link.index) == out && !link.loopback).cloned();
+        Ok(Self { links, uplink, table: nft::table_comment()?, ipv6 })
+    }
+
+    /// The link called `name`.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The MTU that a container gets: its packets must fit the way out.
+    pub fn mtu(&self) -> u32 {
+        self.uplink.as_ref().map_or(1500, |uplink| uplink.mtu)
+    }
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        loopback: message.header.link_layer_type == LinkLayerType::Loopback,
+        up: message.header.flags.contains(LinkFlags::Up),
+        ..Link::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.bridge = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
+            }
+            LinkAttribute::AfSpecUnspec(families) => {
+                link.forwarding = families.iter().any(|family| {
+                    let AfSpecUnspec::Inet(inet) = family else { return false };
+                    inet.iter().any(|spec| matches!(spec, AfSpecInet::DevConf(conf) if conf.forwarding != 0))
+                });
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn speaks_ipv6(message: &LinkMessage) -> bool {
+    message.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::AfSpecUnspec(families) => families.iter().any(|family| matches!(family, AfSpecUnspec::Inet6(_))),
+        _ => false,
+    })
+}
+
+/// The first IPv4 address of a link, with the prefix length of its network.
+pub fn address_of(rtnl: &mut Rtnl, link: u32) -> Result<Option<Ipv4Net>> {
+    Ok(rtnl.addresses(link)?.iter().find_map(network_of))
+}
+
+fn network_of(message: &AddressMessage) -> Option<Ipv4Net> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    })?;
+    Ipv4Net::new(local, message.header.prefix_len).ok()
+}
+
+/// A range of addresses that somebody on the host uses, and who.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The range.
+    pub range: Ipv4Net,
+    /// As people call it: "route by eth0", "resolver".
+    pub holder: String,
+}
+
+/// All ranges that the host uses: by its routes and addresses, and `resolvers`. A default route takes nothing.
+pub fn taken(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr]) -> Result<Vec<Taken>> {
+    let name = |index: u32| view.links.iter().find(|l| l.index == index).map_or("a port", |l| l.name.as_str()).to_owned();
+    let mut taken: Vec<Taken> = resolvers
+        .iter()
+        .map(|resolver| Taken { range: Ipv4Net::from(*resolver), holder: "a resolver of this host".into() })
+        .collect();
+    for message in rtnl.addresses(0)? {
+        if let Some(range) = network_of(&message) {
+            taken.push(Taken { range: range.trunc(), holder: format!("an address of {}", name(message.header.index)) });
+        }
+    }
+    for message in rtnl.routes()? {
+        if let Some((range, link)) = range_of(&message) {
+            taken.push(Taken { range, holder: format!("a route by {}", name(link)) });
+        }
+    }
+    Ok(taken)
+}
+
+fn range_of(message: &RouteMessage) -> Option<(Ipv4Net, u32)> {
+    // Broadcast and multicast entries stand beside an address that is in the list already.
+    if !matches!(message.header.kind, RouteType::Unicast | RouteType::Local | RouteType::BlackHole | RouteType::Prohibit) {
+        return None;
+    }
+    let mut destination = None;
+    let mut link = 0;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
+            RouteAttribute::Oif(index) => link = *index,
+            _ => {}
+        }
+    }
+    let range = Ipv4Net::new(destination?, message.header.destination_prefix_length).ok()?;
+    (range.prefix_len() > 0).then_some((range, link))
+}
+
+/// Where the files about this hub are. The bridges belong to the network namespace, whatever `--root` a command was given:
+/// two roots must not hand out the same address. A reboot loses the directory and the namespace alike.
+pub fn directory() -> Result<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let namespace = std::fs::metadata("/proc/self/ns/net").context("look at /proc/self/ns/net")?;
+    Ok(PathBuf::from(format!("/run/minirun/hub-{}", namespace.ino())))
+}

@@ -1,0 +1,346 @@
+//! The wire of rtnetlink(7): links, addresses and routes, sent in batches over one blocking socket.
+//!
+//! Used by `apply.rs` (changes) and `hub.rs` (questions); no other file knows the wire. The messages are built by the
+//! `rtnetlink` crate; its connection, which sends one request at a time and waits, is not used: the kernel handles every
+//! message of one `send` before that call returns, so a batch costs one round trip.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, anyhow, bail};
+use ipnet::Ipv4Net;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::libc;
+use nix::sys::socket::{MsgFlags, recv};
+use rtnetlink::{
+    AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
+
+use super::wire::{Received, explain_error, messages};
+
+/// A hardware address.
+pub type Mac = [u8; 6];
+
+/// One message of a batch.
+#[derive(Debug, Clone)]
+pub struct Request {
+    message: RouteNetlinkMessage,
+    flags: u16,
+}
+
+/// Why a batch failed: which of its requests, and what the kernel said.
+#[derive(Debug)]
+pub struct Refused {
+    /// Index into the batch.
+    pub request: usize,
+    /// The kernel's error number, with its own words where it gave some.
+    pub error: anyhow::Error,
+    /// The same as a bare error number.
+    pub errno: i32,
+}
+
+/// A socket in one network namespace: that of the process that opened it, whoever uses it.
+#[derive(Debug)]
+pub struct Rtnl {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Rtnl {
+    /// Opens a socket in the calling process's network namespace.
+    pub fn open() -> Result<Self> {
+        let socket = Socket::new(NETLINK_ROUTE).context("open netlink socket")?;
+        Ok(Self::with(socket))
+    }
+
+    /// Takes a socket that another process opened in its own namespace.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self::with(crate::sys::netlink_socket(fd))
+    }
+
+    fn with(socket: Socket) -> Self {
+        // The kernel's own words beside an error number, and dumps that honour a filter. Kernels without them (before 4.12
+        // and 4.20) still answer, with less said and more listed.
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_netlink_get_strict_chk(true);
+        Self { socket, sequence: 0 }
+    }
+
+    /// The descriptor, to be handed to the process that will use it.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Sends all requests at once; the kernel handles them in order and goes on after a refused one.
+    pub fn batch(&mut self, requests: Vec<Request>) -> Result<(), Refused> {
+        let first = self.sequence.wrapping_add(1);
+        let count = requests.len();
+        let mut bytes = Vec::with_capacity(256 * count);
+        for request in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            push(&mut bytes, request.message, request.flags | NLM_F_REQUEST | NLM_F_ACK, self.sequence);
+        }
+        let broken = |error: io::Error| Refused {
+            request: 0,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+            error: anyhow!(error).context("talk to the kernel by netlink"),
+        };
+        self.socket.send(&bytes, 0).map_err(broken)?;
+        let mut answered = 0;
+        let mut refused: Option<Refused> = None;
+        let mut buffer = vec![0; 16 * 1024];
+        while answered < count {
+            let size = self.receive(&mut buffer).map_err(broken)?;
+            for message in messages(&buffer[..size]) {
+                if message.kind != netlink_packet_core::NLMSG_ERROR {
+                    continue;
+                }
+                answered += 1;
+                let request = message.sequence.wrapping_sub(first) as usize;
+                if let Some((errno, words)) = message.error()
+                    && refused.as_ref().is_none_or(|earlier| request < earlier.request)
+                {
+                    refused = Some(Refused { request, error: explain_error(errno, words.as_deref()), errno });
+                }
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Asks for all objects that match `question`.
+    fn dump(&mut self, question: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+        // A dump that the kernel's tables changed under is marked, and asked again.
+        for _ in 0..16 {
+            if let Some(answer) = self.dump_once(question.clone())? {
+                return Ok(answer);
+            }
+        }
+        bail!("list network objects: they change faster than they can be read")
+    }
+
+    fn dump_once(&mut self, question: RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMessage>>> {
+        const NLM_F_DUMP_INTR: u16 = 0x10;
+        self.ask(question, NLM_F_DUMP)?;
+        let mut buffer = vec![0; 32 * 1024];
+        let mut answer = Vec::new();
+        let mut consistent = true;
+        loop {
+            let size = self.receive(&mut buffer).context("read from netlink")?;
+            for message in messages(&buffer[..size]) {
+                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+                match message.kind {
+                    netlink_packet_core::NLMSG_DONE => return Ok(consistent.then_some(answer)),
+                    netlink_packet_core::NLMSG_ERROR => {
+                        if let Some((errno, _)) = message.error() {
+                            return Err(io::Error::from_raw_os_error(errno)).context("list network objects");
+                        }
+                    }
+                    _ => answer.extend(parse(&message)?),
+                }
+            }
+        }
+    }
+
+    /// Asks for one object. `None` where the kernel says that there is none.
+    fn get(&mut self, question: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>> {
+        self.ask(question, 0)?;
+        let mut buffer = vec![0; 16 * 1024];
+        let size = self.receive(&mut buffer).context("read from netlink")?;
+        let Some(message) = messages(&buffer[..size]).next() else { bail!("read from netlink: empty answer") };
+        match message.error() {
+            Some((libc::ENODEV | libc::ENETUNREACH | libc::EHOSTUNREACH, _)) => Ok(None),
+            Some((errno, _)) => Err(io::Error::from_raw_os_error(errno)).context("ask netlink"),
+            None => parse(&message),
+        }
+    }
+
+    fn ask(&mut self, question: RouteNetlinkMessage, flags: u16) -> Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::with_capacity(128);
+        push(&mut bytes, question, flags | NLM_F_REQUEST, self.sequence);
+        self.socket.send(&bytes, 0).context("ask netlink")?;
+        Ok(())
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Every link that is no port of a bridge or bond. With many containers most links are ports, and the kernel leaves
+    /// them out by itself (`IFLA_MASTER` of -1, Linux 5.13; an older one lists them and they are left out here).
+    pub fn links_without_ports(&mut self) -> Result<Vec<LinkMessage>> {
+        let mut question = LinkMessage::default();
+        question.attributes.push(LinkAttribute::Controller(u32::MAX));
+        question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let is_port = |link: &LinkMessage| link.attributes.iter().any(|a| matches!(a, LinkAttribute::Controller(_)));
+        let answer = self.dump(RouteNetlinkMessage::GetLink(question)).context("list links")?;
+        Ok(answer
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(link) if !is_port(&link) => Some(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The IPv4 addresses of one link, or of all where `link` is 0.
+    pub fn addresses(&mut self, link: u32) -> Result<Vec<AddressMessage>> {
+        let mut question = AddressMessage::default();
+        question.header.family = netlink_packet_route::AddressFamily::Inet;
+        question.header.index = link;
+        let answer = self.dump(RouteNetlinkMessage::GetAddress(question)).context("list addresses")?;
+        Ok(answer
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewAddress(address) if link == 0 || address.header.index == link => Some(address),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// All IPv4 routes of all tables.
+    pub fn routes(&mut self) -> Result<Vec<RouteMessage>> {
+        let question = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut question = question;
+        question.header = netlink_packet_route::route::RouteHeader {
+            address_family: netlink_packet_route::AddressFamily::Inet,
+            ..Default::default()
+        };
+        question.attributes.clear();
+        let answer = self.dump(RouteNetlinkMessage::GetRoute(question)).context("list routes")?;
+        Ok(answer
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) => Some(route),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The index of the link by which a packet to `destination` would leave; `None` where there is no route.
+    pub fn route_to(&mut self, destination: Ipv4Addr) -> Result<Option<u32>> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = netlink_packet_route::AddressFamily::Inet;
+        question.header.destination_prefix_length = 32;
+        question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
+        let answer = self.get(RouteNetlinkMessage::GetRoute(question)).context("find the route out")?;
+        let Some(RouteNetlinkMessage::NewRoute(route)) = answer else { return Ok(None) };
+        Ok(route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        }))
+    }
+
+    /// The index of the link called `name`, `None` where there is no such link.
+    pub fn index_of(&mut self, name: &str) -> Result<Option<u32>> {
+        let mut question = LinkMessage::default();
+        question.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.get(RouteNetlinkMessage::GetLink(question)).with_context(|| format!("find link `{name}`"))? {
+            Some(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link.header.index)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them.
+pub fn add_bridge(name: &str, mac: Mac, mtu: u32) -> Request {
+    let link = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.to_vec()).mtu(mtu).build();
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// A new veth pair in one message. The host's end stays down; the peer is born in the network namespace of process `pid`
+/// with its final name, index and address.
+pub fn add_veth(host: &str, mtu: u32, peer: &str, peer_mac: Mac, peer_index: u32, pid: u32) -> Request {
+    let peer = LinkMessageBuilder::<LinkUnspec>::new()
+        .index(peer_index)
+        .name(peer)
+        .address(peer_mac.to_vec())
+        .mtu(mtu)
+        .setns_by_pid(pid)
+        .build();
+    let link = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(netlink_packet_route::link::InfoKind::Veth)
+        .name(host)
+        .mtu(mtu)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+fn set_link(link: LinkMessage) -> Request {
+    Request { message: RouteNetlinkMessage::SetLink(link), flags: 0 }
+}
+
+/// Makes the link `name` a port of the bridge with index `bridge`, and says in its alias whose it is.
+pub fn set_port(name: &str, bridge: u32, alias: &str) -> Request {
+    set_link(LinkUnspec::new_with_name(name).controller(bridge).alias(alias).build())
+}
+
+/// Says in a link's alias whose it is.
+pub fn set_alias(name: &str, alias: &str) -> Request {
+    set_link(LinkUnspec::new_with_name(name).alias(alias).build())
+}
+
+/// Brings a link up.
+pub fn set_up(name: &str) -> Request {
+    set_link(LinkUnspec::new_with_name(name).up().build())
+}
+
+/// Has the kernel make no IPv6 link-local address on a link by itself. Must come before the link goes up.
+pub fn no_link_local(name: &str) -> Request {
+    let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+    let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]);
+    set_link(LinkUnspec::new_with_name(name).append_extra_attribute(spec).build())
+}
+
+/// Deletes the link with this index.
+pub fn delete_link(index: u32) -> Request {
+    Request { message: RouteNetlinkMessage::DelLink(LinkUnspec::new_with_index(index).build()), flags: 0 }
+}
+
+/// Gives a link an address; the kernel adds the route to its network.
+pub fn add_address(index: u32, address: Ipv4Net) -> Request {
+    let message =
+        AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address.addr(), address.prefix_len()).build();
+    Request { message: RouteNetlinkMessage::NewAddress(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// A default route by `gateway`.
+pub fn add_default_route(gateway: Ipv4Addr) -> Request {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+    Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+fn push(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = flags;
+    message.header.sequence_number = sequence;
+    message.finalize();
+    let start = bytes.len();
+    // Messages of a batch begin at multiples of four (NLMSG_ALIGN).
+    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut bytes[start..]);
+}
+
+fn parse(message: &Received<'_>) -> Result<Option<RouteNetlinkMessage>> {
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.bytes)
+        .map_err(|error| anyhow!("parse the kernel's answer: {error}"))?;
+    Ok(match message.payload {
+        NetlinkPayload::InnerMessage(inner) => Some(inner),
+        _ => None,
+    })
+}

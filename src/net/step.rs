@@ -1,0 +1,111 @@
+//! Step: the closed list of changes to a network.
+//!
+//! The modes (`mod.rs`) produce lists of steps; `apply.rs` does and undoes them, `explain.rs` prints them. Nothing reaches
+//! the kernel's network state by another way, so that what is printed is what is done.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::nft;
+use super::rtnl::Mac;
+
+/// The network namespace in which a step acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Where the bridges are: the host's namespace.
+    Hub,
+    /// The container's namespace.
+    Container,
+}
+
+/// One change to a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A bridge in the hub, down, tagged with `alias`.
+    AddBridge {
+        /// The link's name.
+        name: String,
+        /// Its own hardware address, so that it does not take and follow its ports'.
+        mac: Mac,
+        /// In bytes.
+        mtu: u32,
+        /// Whose it is.
+        alias: String,
+    },
+    /// An address with the length of its network; the kernel adds the route to that network.
+    AddAddress {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+        /// The address itself, with the prefix length of its network.
+        address: Ipv4Net,
+    },
+    /// No IPv6 link-local address made by the kernel. Comes before the link goes up.
+    NoLinkLocal {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+    },
+    /// A link goes up.
+    SetUp {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+    },
+    /// A veth pair: one end in the hub, down; the other born in the container.
+    AddVeth {
+        /// The end in the hub.
+        host: String,
+        /// Of both ends, in bytes.
+        mtu: u32,
+        /// The end in the container.
+        peer: String,
+        /// Its hardware address.
+        peer_mac: Mac,
+        /// Its index, so that later steps need not ask for it.
+        peer_index: u32,
+    },
+    /// The host's end becomes a port of the bridge, tagged with `alias`.
+    SetPort {
+        /// The end in the hub.
+        link: String,
+        /// The bridge's name.
+        bridge: String,
+        /// Whose it is.
+        alias: String,
+    },
+    /// The way to everywhere else, in the container.
+    AddDefaultRoute {
+        /// The next hop.
+        gateway: Ipv4Addr,
+    },
+    /// A kernel setting.
+    Sysctl {
+        /// Whose namespace's.
+        place: Place,
+        /// The file below /proc/sys, as `net/ipv4/conf/eth0/forwarding`.
+        key: String,
+        /// What is written to it.
+        value: String,
+    },
+    /// A change to the nftables table of the hub. Neighbouring ones are one transaction.
+    Nft(nft::Change),
+}
+
+impl Step {
+    /// The namespace in which the step acts.
+    pub fn place(&self) -> Place {
+        match self {
+            Self::AddAddress { place, .. }
+            | Self::NoLinkLocal { place, .. }
+            | Self::SetUp { place, .. }
+            | Self::Sysctl { place, .. } => *place,
+            Self::AddDefaultRoute { .. } => Place::Container,
+            Self::AddBridge { .. } | Self::AddVeth { .. } | Self::SetPort { .. } | Self::Nft(_) => Place::Hub,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What it means: everything about a container, decided and validated before the first side effect.
+//!
+//! [`Plan::from_run`] is the only way from the command line to a launch. What it takes that others could see (an address)
+//! is a lock that the kernel gives back. After it no error of the user's is possible any more.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use caps::CapsHashSet;
+use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
+
+use crate::cli::RunArgs;
+use crate::error::{refused, warn};
+use crate::image::{Image, Store};
+use crate::net::names::{Resolvers, hosts};
+use crate::net::{Mode, Network};
+use crate::options;
+use crate::sandbox::credentials::{Limit, capabilities};
+use crate::sandbox::mounts::Mount;
+use crate::sandbox::user::{self, User};
+use crate::state::{self, Record};
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A container, complete and valid.
+#[derive(Debug)]
+pub struct Plan {
+    /// What the state directory will say of it.
+    pub record: Record,
+    /// Its host name.
+    pub hostname: String,
+    /// The directory that is the lower layer of its root file system.
+    pub lower: PathBuf,
+    /// Held so that the image is not removed meanwhile.
+    pub image: Option<Image>,
+    /// Whether the root file system is read-only.
+    pub read_only: bool,
+    /// Volumes and tmpfs, outer ones first.
+    pub mounts: Vec<Mount>,
+    /// Name below /etc and text of the files that minirun writes.
+    pub files: Vec<(&'static str, String)>,
+    /// Its network.
+    pub network: Network,
+    /// What runs in it.
+    pub process: Process,
+}
+
+/// The program and its circumstances.
+#[derive(Debug)]
+pub struct Process {
+    /// The program and its arguments.
+    pub argv: Vec<CString>,
+    /// `NAME=VALUE` each.
+    pub env: Vec<CString>,
+    /// Where it starts.
+    pub workdir: PathBuf,
+    /// Who it is.
+    pub user: User,
+    /// What it may do, as root.
+    pub capabilities: CapsHashSet,
+    /// Its resource limits.
+    pub limits: Vec<Limit>,
+    /// Whether it gets a terminal.
+    pub terminal: bool,
+    /// Whether it reads minirun's standard input.
+    pub interactive: bool,
+    /// Whether a small init is its parent.
+    pub init: bool,
+}
+
+impl Plan {
+    /// Decides a container from the options of `run`.
+    pub fn from_run(args: &RunArgs, data_root: &Path) -> Result<Self> {
+        refuse_what_cannot_be(args)?;
+        let id = state::new_id()?;
+        let name = args.name.clone().unwrap_or_else(|| id.clone());
+        if !state::valid_name(&name) {
+            return Err(refused(
+                format!("use name `{name}`: it is not a plain name"),
+                "letters, digits, `_`, `.` and `-`, at most 63, the first one a letter or digit",
+            ));
+        }
+        let hostname = match &args.hostname {
+            Some(hostname) => options::hostname(hostname)?,
+            None if args.net == Mode::Host => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+            None => name.clone(),
+        };
+        let mounts = mounts(args)?;
+        let limits = args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?;
+        let capabilities = capabilities(&args.cap_add, &args.cap_drop)?;
+        let sysctls = args
+            .sysctl
+            .iter()
+            .map(|text| options::sysctl(text, args.net == Mode::Host))
+            .collect::<Result<Vec<_>>>()?;
+        let added = args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
+        let own_env = environment(args)?;
+
+        let (label, lower, image, words) = root(args, data_root)?;
+        let config = image.as_ref().map(|image| &image.config);
+        let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
+        let root = open_directory(&lower)?;
+        let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
+        let user = user::find(root.as_fd(), spec.map_or("", String::as_str))?;
+        let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
+        let env = merge_environment(&hostname, &user, args.tty, from_image, &own_env)?;
+        let workdir = workdir(args, config)?;
+
+        let network = Network::decide(args.net, &id, &sysctls, args.dry_run)?;
+        let files = files(args, &hostname, &name, &network, &added)?;
+        let record = Record {
+            name,
+            image: label,
+            command: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            network: args.net.to_string(),
+            address: network.address.map(|(own, _)| own),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            pid: None,
+            id,
+        };
+        let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
+        let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
+        Ok(Self { record, hostname, lower, image, read_only: args.read_only, mounts, files, network, process })
+    }
+}
+
+/// What cannot take effect is an error, not silence.
+fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
+    if let Some(port) = args.publish.first() {
+        let (why, remedy) = match args.net {
+            Mode::Host => ("the container has the host's ports already", "leave out -p, or --net=host"),
+            Mode::None => ("--net=none has no network to publish from", "leave out -p, or --net=none"),
+            Mode::Bridge => ("this version does not publish ports", "reach the container from this host at its own address"),
+        };
+        return Err(refused(format!("publish port `{port}`: {why}"), remedy));
+    }
+    if args.net == Mode::Host
+        && let Some(key) = args.sysctl.iter().find(|key| key.starts_with("net"))
+    {
+        bail!("set `{key}`: with --net=host it would be the host's setting");
+    }
+    if args.tty && args.interactive && !rustix::termios::isatty(std::io::stdin()) {
+        return Err(refused("make a terminal: standard input is not one", "leave out -t"));
+    }
+    if !args.dry_run && !nix::unistd::geteuid().is_root() {
+        let message = format!("run a container: only root can, this is user {}", nix::unistd::geteuid());
+        return Err(refused(message, "type `sudo` before it"));
+    }
+    Ok(())
+}
+
+fn mounts(args: &RunArgs) -> Result<Vec<Mount>> {
+    let volumes = args.volume.iter().map(|text| options::volume(text));
+    let tmpfs = args.tmpfs.iter().map(|text| options::tmpfs(text));
+    let mut mounts = volumes.chain(tmpfs).collect::<Result<Vec<_>>>()?;
+    // An outer one that came later would cover an inner one.
+    mounts.sort_by_key(|mount| mount.target().components().count());
+    if let Some(twice) = mounts.windows(2).find(|pair| pair[0].target() == pair[1].target()) {
+        bail!("mount on `{}`: asked for twice", twice[0].target().display());
+    }
+    Ok(mounts)
+}
+
+/// Label, directory and image of the root file system, and the words that are left for the program.
+fn root<'a>(args: &'a RunArgs, data_root: &Path) -> Result<(String, PathBuf, Option<Image>, &'a [OsString])> {
+    if let Some(directory) = &args.rootfs {
+        let path = std::fs::canonicalize(directory).with_context(|| format!("use `{}` as root", directory.display()))?;
+        if !path.is_dir() {
+            bail!("use `{}` as root: it is not a directory", directory.display());
+        }
+        return Ok((path.display().to_string(), path, None, &args.words));
+    }
+    let Some((name, words)) = args.words.split_first() else {
+        let remedy = "as in `minirun run busybox sh`, see `minirun run --help`";
+        return Err(refused("run a container: no image is given", remedy));
+    };
+    let name = name.to_str().context("use image: its name is not text")?;
+    let store = Store::open(data_root)?;
+    let image = match store.find(name)? {
+        Some(image) => image,
+        None if matches!(name, "busybox" | "busybox:latest") && !args.dry_run => store.make_busybox()?,
+        None => {
+            return Err(refused(
+                format!("use image `{name}`: there is none of that name"),
+                "see `minirun image ls`; `minirun image import TAR NAME` makes one",
+            ));
+        }
+    };
+    Ok((image.name.clone(), image.rootfs.clone(), Some(image), words))
+}
+
+fn argv(args: &RunArgs, config: Option<&oci_spec::image::Config>, words: &[OsString]) -> Result<Vec<CString>> {
+    let of_image = |list: Option<&Vec<String>>| -> Vec<OsString> {
+        list.map(|words| words.iter().map(OsString::from).collect()).unwrap_or_default()
+    };
+    let (mut argv, default) = match &args.entrypoint {
+        // The image's arguments were meant for its own entry point.
+        Some(entrypoint) => (vec![entrypoint.clone()], vec![]),
+        None => (
+            of_image(config.and_then(|config| config.entrypoint().as_ref())),
+            of_image(config.and_then(|config| config.cmd().as_ref())),
+        ),
+    };
+    argv.extend(if words.is_empty() { default } else { words.to_vec() });
+    if argv.first().is_none_or(|program| program.is_empty()) {
+        let remedy = "give one after the image, as in `minirun run IMAGE sh`";
+        return Err(refused("no program is given and the image names none", remedy));
+    }
+    argv.into_iter().map(|word| CString::new(word.into_vec()).context("an argument holds a zero byte")).collect()
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
+        .with_context(|| format!("open `{}`", path.display()))
+}
+
+/// What the command line says of the environment, in its order: files first.
+fn environment(args: &RunArgs) -> Result<Vec<OsString>> {
+    let mut all = Vec::new();
+    for path in &args.env_file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+        all.extend(options::env_file(&text).with_context(|| format!("read `{}`", path.display()))?);
+    }
+    all.extend(args.env.iter().cloned());
+    let mut values = Vec::new();
+    for text in &all {
+        values.extend(options::env(text, |name| std::env::var_os(name))?);
+    }
+    Ok(values)
+}
+
+fn merge_environment(
+    hostname: &str,
+    user: &User,
+    terminal: bool,
+    from_image: &[String],
+    own: &[OsString],
+) -> Result<Vec<CString>> {
+    let mut all: Vec<OsString> =
+        vec![DEFAULT_PATH.into(), format!("HOSTNAME={hostname}").into(), format!("HOME={}", user.home).into()];
+    if terminal {
+        all.push("TERM=xterm".into());
+    }
+    for entry in from_image.iter().map(OsString::from).chain(own.iter().cloned()) {
+        let name = |entry: &OsStr| entry.as_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+        all.retain(|earlier| name(earlier) != name(&entry));
+        all.push(entry);
+    }
+    all.into_iter().map(|entry| CString::new(entry.into_vec()).context("set environment: a zero byte")).collect()
+}
+
+fn workdir(args: &RunArgs, config: Option<&oci_spec::image::Config>) -> Result<PathBuf> {
+    let of_image = config.and_then(|config| config.working_dir().as_ref()).filter(|dir| !dir.is_empty());
+    let path = args.workdir.clone().or(of_image.map(PathBuf::from)).unwrap_or_else(|| "/".into());
+    if !path.is_absolute() {
+        bail!("use working directory `{}`: it is not absolute", path.display());
+    }
+    Ok(path)
+}
+
+fn files(
+    args: &RunArgs,
+    hostname: &str,
+    name: &str,
+    network: &Network,
+    added: &[(String, Option<IpAddr>)],
+) -> Result<Vec<(&'static str, String)>> {
+    let gateway = network.address.map(|(_, gateway)| gateway);
+    let added = added
+        .iter()
+        .map(|(host, address)| match address.or(gateway.map(IpAddr::V4)) {
+            Some(address) => Ok((host.clone(), address)),
+            None => bail!("add host `{host}`: host-gateway is an address of --net=bridge only"),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let hosts = if args.net == Mode::Host {
+        let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        added.iter().for_each(|(host, address)| text.push_str(&format!("{address}\t{host}\n")));
+        text
+    } else {
+        let own = network.address.map_or(IpAddr::from([127, 0, 0, 1]), |(own, _)| own.into());
+        let names = if hostname == name { name.to_owned() } else { format!("{hostname} {name}") };
+        hosts(own, gateway, &names, &added)
+    };
+    Ok(vec![("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv_conf(args))])
+}
+
+fn resolv_conf(args: &RunArgs) -> String {
+    if !args.dns.is_empty() {
+        return Resolvers { servers: args.dns.clone(), other: vec![] }.text();
+    }
+    match args.net {
+        Mode::None => Resolvers::default().text(),
+        // Its loopback device is the host's: a stub there is the right one.
+        Mode::Host => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        Mode::Bridge => {
+            let resolvers = Resolvers::of_host();
+            if resolvers.servers.is_empty() {
+                warn("no name server that a container can reach is known: give --dns ADDRESS");
+            }
+            resolvers.text()
+        }
+    }
+}

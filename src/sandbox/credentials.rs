@@ -1,0 +1,110 @@
+//! Who the program is and what it may do: limits, capabilities, user and groups, no new privileges.
+//!
+//! Called in the child when nothing is left that needs a privilege. The order is the kernel's: limits while there is
+//! `CAP_SYS_RESOURCE`; the bounding set while there is `CAP_SETPCAP`; groups and user while there are `CAP_SETGID` and
+//! `CAP_SETUID`; the capability sets last. A step that fails ends the container.
+
+use anyhow::{Context, Result};
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::resource::{Resource, setrlimit};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::user::User;
+
+/// Docker's default capabilities less `CAP_NET_RAW`: with it a container can forge packets of its neighbours; `ping` works
+/// without (net.ipv4.ping_group_range).
+pub const DEFAULT_CAPABILITIES: [Capability; 13] = [
+    Capability::CAP_AUDIT_WRITE,
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_KILL,
+    Capability::CAP_MKNOD,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SETFCAP,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_SETUID,
+    Capability::CAP_SYS_CHROOT,
+];
+
+/// A resource limit (setrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// What is limited.
+    pub resource: Resource,
+    /// What holds at first.
+    pub soft: u64,
+    /// How far the program may raise it.
+    pub hard: u64,
+}
+
+/// Becomes the user, with these limits and no more than these capabilities.
+pub fn assume(user: &User, capabilities: &CapsHashSet, limits: &[Limit]) -> Result<()> {
+    for limit in limits {
+        setrlimit(limit.resource, limit.soft, limit.hard)
+            .with_context(|| format!("set limit {:?} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+    }
+    set_no_new_privs(true).context("set no_new_privs")?;
+    let bits = capabilities.iter().fold(0, |bits, capability| bits | capability.bitmask());
+    crate::sys::drop_bounding_except(bits).context("drop capabilities from the bounding set")?;
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_thread_groups(&groups).context("set groups")?;
+    set_thread_res_gid(gid, gid, gid).context("set group")?;
+    set_thread_res_uid(uid, uid, uid).context("set user")?;
+    // Inheritable and ambient sets are empty for everyone (CVE-2022-29162): an executable's file capabilities would else be
+    // granted to a user who was given none. A user other than root has lost the other two with the change of user.
+    let held = if user.uid == 0 { capabilities.clone() } else { CapsHashSet::new() };
+    caps::clear(None, CapSet::Ambient).context("clear ambient capabilities")?;
+    // The effective set is taken down first: it may not hold what the permitted one lacks.
+    caps::set(None, CapSet::Effective, &held).context("set effective capabilities")?;
+    caps::set(None, CapSet::Permitted, &held).context("set permitted capabilities")?;
+    caps::clear(None, CapSet::Inheritable).context("clear inheritable capabilities")
+}
+
+/// The capabilities of a container: the default ones, with `add` and without `drop`; `ALL` is all that the caller has.
+pub fn capabilities(add: &[String], drop: &[String]) -> Result<CapsHashSet> {
+    let mut set: CapsHashSet = DEFAULT_CAPABILITIES.into_iter().collect();
+    if drop.iter().any(|name| name.eq_ignore_ascii_case("ALL")) {
+        set.clear();
+    }
+    for name in add {
+        if name.eq_ignore_ascii_case("ALL") {
+            set.extend(caps::read(None, CapSet::Permitted).context("read own capabilities")?);
+        } else {
+            set.insert(parse(name)?);
+        }
+    }
+    for name in drop.iter().filter(|name| !name.eq_ignore_ascii_case("ALL")) {
+        set.remove(&parse(name)?);
+    }
+    Ok(set)
+}
+
+fn parse(name: &str) -> Result<Capability> {
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    full.parse().ok().with_context(|| format!("parse capability `{name}`: there is none of that name, see capabilities(7)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(add: &[&str], drop: &[&str]) -> Result<CapsHashSet> {
+        let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        capabilities(&owned(add), &owned(drop))
+    }
+
+    #[test]
+    fn added_and_dropped_by_any_spelling() {
+        assert_eq!(names(&[], &[]).unwrap().len(), 13);
+        assert!(names(&["net_raw"], &[]).unwrap().contains(&Capability::CAP_NET_RAW));
+        assert!(!names(&[], &["CAP_CHOWN"]).unwrap().contains(&Capability::CAP_CHOWN));
+        assert_eq!(names(&["KILL"], &["all"]).unwrap(), [Capability::CAP_KILL].into());
+        assert!(names(&["NET_RAWR"], &[]).is_err());
+    }
+}

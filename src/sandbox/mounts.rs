@@ -1,0 +1,137 @@
+//! The mounts of a container: the kernel's file systems, volumes and tmpfs.
+//!
+//! Called in the child with the assembled root as working directory, before it becomes the root.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use nix::libc;
+use rustix::fs::{CWD, FileType, fstat};
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
+
+use super::rootfs::open_target;
+use crate::sys::mount_setattr;
+
+/// A mount that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// A file or directory of the host (`-v`).
+    Bind {
+        /// On the host, absolute.
+        source: PathBuf,
+        /// In the container, absolute.
+        target: PathBuf,
+        /// Whether the container cannot write to it.
+        read_only: bool,
+    },
+    /// An empty file system in memory (`--tmpfs`).
+    Tmpfs {
+        /// In the container, absolute.
+        target: PathBuf,
+        /// As tmpfs(5) takes them: `size=...,mode=...`.
+        options: String,
+        /// `MS_*` as of `ro`, `exec`, ...
+        flags: MountFlags,
+    },
+}
+
+impl Mount {
+    /// Where it is in the container.
+    pub fn target(&self) -> &std::path::Path {
+        match self {
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } => target,
+        }
+    }
+}
+
+/// A mount that is prepared and not yet in its place.
+#[derive(Debug)]
+pub struct Detached {
+    tree: OwnedFd,
+    directory: bool,
+}
+
+/// Copies the mounts of all bind sources while the host's file system is still in sight. Same order as `mounts`; `None`
+/// where there is nothing to copy.
+pub fn copy_sources(mounts: &[Mount]) -> Result<Vec<Option<Detached>>> {
+    mounts
+        .iter()
+        .map(|mount| match mount {
+            Mount::Bind { source, read_only, .. } => {
+                let copied = copy_source(source, *read_only);
+                copied.map(Some).with_context(|| format!("mount volume `{}`", source.display()))
+            }
+            Mount::Tmpfs { .. } => Ok(None),
+        })
+        .collect()
+}
+
+fn copy_source(source: &std::path::Path, read_only: bool) -> Result<Detached> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, source, clone)?;
+    let kind = FileType::from_raw_mode(fstat(&tree)?.st_mode);
+    let mut attributes = libc::MOUNT_ATTR_NOSUID;
+    if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+        // A device that root in the container makes in a volume cannot be opened. A device that is itself the volume can.
+        attributes |= libc::MOUNT_ATTR_NODEV;
+    }
+    if read_only {
+        attributes |= libc::MOUNT_ATTR_RDONLY;
+    }
+    mount_setattr(&tree, c"", true, attributes, 0, 0)?;
+    Ok(Detached { tree, directory: kind.is_dir() })
+}
+
+/// Puts the mounts into their places below `root`, in the order given.
+pub fn place(root: BorrowedFd<'_>, mounts: &[Mount], sources: Vec<Option<Detached>>) -> Result<()> {
+    for (wanted, source) in mounts.iter().zip(sources) {
+        let path = wanted.target();
+        let directory = source.as_ref().is_none_or(|source| source.directory);
+        let target = open_target(root, path, directory)?;
+        let placed = match (wanted, source) {
+            (Mount::Tmpfs { options, flags, .. }, _) => mount_on(target.as_fd(), options, *flags),
+            (Mount::Bind { .. }, Some(source)) => attach(source.tree.as_fd(), target.as_fd()),
+            (Mount::Bind { .. }, None) => Ok(()),
+        };
+        placed.with_context(|| format!("mount on `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Moves a detached mount onto what `target` is open on, whatever name it has by now.
+pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(tree, c"", target, c"", by_descriptor)?)
+}
+
+fn mount_on(target: BorrowedFd<'_>, options: &str, flags: MountFlags) -> Result<()> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+            None => fsconfig_set_flag(&context, option)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    let mut attributes = MountAttrFlags::empty();
+    for (flag, attribute) in [
+        (MountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        (MountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+    ] {
+        attributes.set(attribute, flags.contains(flag));
+    }
+    let tree = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    attach(tree.as_fd(), target)
+}
+
+/// Mounts the kernel's file systems. `/proc` shows the processes of this PID namespace, `/sys` this network namespace's
+/// links; nobody needs to write to `/sys`.
+pub fn kernel_file_systems() -> Result<()> {
+    let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "proc", "proc", strict, None).context("mount `/proc`")?;
+    mount("sysfs", "sys", "sysfs", strict | MountFlags::RDONLY, None).context("mount `/sys`")
+}

@@ -1,0 +1,150 @@
+//! The root file system: an overlay whose lower layer is the image and whose upper layer is a tmpfs of this mount
+//! namespace. The image never changes, and what the program writes is gone with the namespace, however it ends.
+//!
+//! Directories on which something is mounted, and the files that minirun writes, are put into the upper layer before the
+//! overlay is mounted over it: whatever the image has under these names, a link out of it among them, is covered and never
+//! followed.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Component, Path};
+
+use anyhow::{Context, Result, bail};
+use nix::libc;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, statat};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::process::pivot_root;
+
+/// Where the layers are put together. `/run` is on every host; in this mount namespace, which nobody else sees, it is
+/// covered, so the names below it are ours and need no quoting in mount options.
+const STAGE: &str = "/run";
+const UPPER: &str = "/run/upper";
+const WORK: &str = "/run/work";
+const MERGED: &str = "/run/merged";
+
+/// Directories of the upper layer on which something will be mounted, and `etc` for the files.
+const DIRECTORIES: [&str; 4] = ["proc", "sys", "dev", "etc"];
+
+/// Makes this namespace's mounts private: nothing that is mounted from here on is seen by the host. Comes first.
+pub fn leave_host_mounts() -> Result<()> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).context("make mounts private")
+}
+
+/// Mounts the overlay over the directory `lower` and makes its root the working directory. `files` are written to `/etc`.
+pub fn assemble(lower: &Path, files: &[(&str, String)]) -> Result<()> {
+    // Relative to the working directory, the lower layer's path needs no quoting either.
+    rustix::process::chdir(lower).with_context(|| format!("enter `{}`", lower.display()))?;
+    mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755").context("mount a tmpfs for changes")?;
+    for directory in [UPPER, WORK, MERGED] {
+        make_directory(Path::new(directory))?;
+    }
+    for directory in DIRECTORIES {
+        make_directory(&Path::new(UPPER).join(directory))?;
+    }
+    for (name, text) in files {
+        let path = Path::new(UPPER).join("etc").join(name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
+        file.write_all(text.as_bytes()).with_context(|| format!("write `/etc/{name}`"))?;
+    }
+    // nodev: a device that the program makes (root may, as in docker) cannot be opened.
+    let options = c"lowerdir=.,upperdir=/run/upper,workdir=/run/work";
+    mount("overlay", MERGED, "overlay", MountFlags::NODEV, options)
+        .with_context(|| format!("mount an overlay over `{}`", lower.display()))?;
+    rustix::process::chdir(MERGED).context("enter the root file system")
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o755).create(path).with_context(|| format!("make directory `{}`", path.display()))
+}
+
+/// Makes the working directory the root, and lets go of the host's file system.
+pub fn pivot(read_only: bool) -> Result<()> {
+    if read_only {
+        crate::sys::mount_setattr(CWD, c".", false, libc::MOUNT_ATTR_RDONLY, 0, 0)
+            .context("make the root file system read-only")?;
+    }
+    // With the same directory for both, the old root ends up mounted over the new one, and is then taken off it
+    // (pivot_root(2), "pivot_root(".", ".")").
+    pivot_root(".", ".").context("change the root file system")?;
+    unmount(".", UnmountFlags::DETACH).context("let go of the host's file system")?;
+    rustix::process::chdir("/").context("enter the new root")
+}
+
+/// Opens `path` inside the directory `root`: no link and no `..` leads out of it, and the magic links of /proc (to
+/// descriptors, to other roots) are not followed.
+pub fn open_inside(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        // EAGAIN: something was renamed while the kernel looked (openat2(2)); it cannot say that we are still inside.
+        match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Opens the place `path` in the root file system `root`, making it and the directories above it where they are missing.
+pub fn open_target(root: BorrowedFd<'_>, path: &Path, directory: bool) -> Result<OwnedFd> {
+    let failed = || format!("make `{}` in the container", path.display());
+    let names: Vec<&std::ffi::OsStr> = path
+        .components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let Some((last, above)) = names.split_last() else { bail!("mount on `/`: the root file system is there already") };
+    let mut parent = root.try_clone_to_owned().with_context(failed)?;
+    let mut reached = std::path::PathBuf::new();
+    for name in above {
+        reached.push(name);
+        parent = open_or_make(root, parent.as_fd(), &reached, name, true).with_context(failed)?;
+    }
+    reached.push(last);
+    open_or_make(root, parent.as_fd(), &reached, last, directory).with_context(failed)
+}
+
+fn open_or_make(
+    root: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
+    path: &Path,
+    name: &std::ffi::OsStr,
+    directory: bool,
+) -> Result<OwnedFd> {
+    let flags = if directory { OFlags::PATH | OFlags::DIRECTORY } else { OFlags::PATH };
+    match open_inside(root, path, flags) {
+        Err(rustix::io::Errno::NOENT) => {}
+        found => return Ok(found?),
+    }
+    // Made by its plain name in a directory that we hold: a link that appears under this name meanwhile is an error, and
+    // nothing is made where it leads.
+    if directory {
+        mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+    } else {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(parent, name, flags, Mode::from_raw_mode(0o644))?;
+    }
+    Ok(open_inside(root, path, flags)?)
+}
+
+/// Enters the working directory of the program, making it where it is missing (as docker does).
+pub fn enter_working_directory(path: &Path) -> Result<()> {
+    let failed = || format!("enter working directory `{}`", path.display());
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).with_context(failed)?;
+    let directory = if path == Path::new("/") { root } else { open_target(root.as_fd(), path, true).with_context(failed)? };
+    rustix::process::fchdir(directory).with_context(failed)?;
+    // A directory outside the root has no path from it, and the kernel says so.
+    let inside = rustix::process::getcwd(Vec::new()).with_context(failed)?.as_bytes().starts_with(b"/");
+    if inside { Ok(()) } else { bail!("{}: it is outside the container", failed()) }
+}
+
+/// Whether `path`, relative to the working directory, is a directory; `None` where there is nothing.
+pub fn is_directory(path: &Path) -> Result<Option<bool>> {
+    match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("look at `/{}`", path.display())),
+    }
+}

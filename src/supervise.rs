@@ -1,0 +1,142 @@
+//! From the program's start to its end: signals forwarded, the terminal carried, the first process reaped.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, tcgetpgrp};
+use signal_hook::consts::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+use crate::launch::Container;
+use crate::plan::Process;
+use crate::terminal::Relay;
+
+/// Signals that end a program which does nothing about them; forwarded to the container.
+const FORWARDED: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM];
+/// Signals about minirun's own terminal.
+const TERMINAL: [i32; 2] = [SIGWINCH, SIGCONT];
+
+/// The signals that came since somebody last looked.
+#[derive(Debug)]
+pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+
+impl Signals {
+    /// From here on a signal is noted and ends nothing.
+    pub fn catch() -> Result<Self> {
+        let (read, write) = UnixStream::pair().context("catch signals")?;
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, FORWARDED.iter().chain(&TERMINAL));
+        Ok(Self(delivery.context("catch signals")?))
+    }
+}
+
+/// Serves the container until its first process has ended. Its exit code.
+pub fn until_end(
+    container: &mut Container,
+    signals: &mut Signals,
+    terminal: Option<std::os::fd::OwnedFd>,
+    process: &Process,
+) -> Result<u8> {
+    let mut relay = terminal.map(|master| Relay::start(master, process.interactive)).transpose()?;
+    let mut ended_by = None;
+    loop {
+        let ready = wait(container, signals, relay.as_ref())?;
+        if ready.signal {
+            let _ = signals.0.get_read_mut().set_nonblocking(true);
+            for number in signals.0.pending() {
+                match (number, relay.as_ref()) {
+                    (SIGWINCH, Some(relay)) => relay.resize(),
+                    (SIGCONT, Some(relay)) => relay.resume()?,
+                    (SIGWINCH | SIGCONT, None) => {}
+                    (number, _) => ended_by = deliver(container.pid(), number)?.or(ended_by),
+                }
+            }
+        }
+        if let Some(relay) = &mut relay {
+            if ready.typed && relay.read_typed()? && in_front(relay, container.pid()) {
+                // The terminal sends the signal to the processes in front, but the kernel keeps it from a process 1 that
+                // does nothing about it (pid_namespaces(7)).
+                ended_by = end_if_defenceless(container.pid(), SIGINT)?.or(ended_by);
+            }
+            if ready.shown {
+                relay.show()?;
+            }
+            if relay.wants_to_write() {
+                relay.write_typed()?;
+            }
+        }
+        if ready.ended {
+            if let Some(relay) = &mut relay {
+                relay.drain()?;
+            }
+            let code = container.reap()?;
+            return Ok(ended_by.map_or(code, |number| 128 + number as u8));
+        }
+    }
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Ready {
+    signal: bool,
+    ended: bool,
+    typed: bool,
+    shown: bool,
+}
+
+fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>) -> Result<Ready> {
+    let input = std::io::stdin();
+    let mut fds = vec![
+        PollFd::new(signals.0.get_read().as_fd(), PollFlags::POLLIN),
+        PollFd::new(container.pidfd().as_fd(), PollFlags::POLLIN),
+    ];
+    if let Some(relay) = relay {
+        let mut wanted = PollFlags::POLLIN;
+        wanted.set(PollFlags::POLLOUT, relay.wants_to_write());
+        fds.push(PollFd::new(relay.master(), wanted));
+        if relay.wants_to_read() {
+            fds.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
+        }
+    }
+    match poll(&mut fds, PollTimeout::NONE) {
+        Err(nix::Error::EINTR) => return Ok(Ready { signal: true, ..Ready::default() }),
+        other => other.context("wait for the container")?,
+    };
+    let any = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
+    // A terminal that every process has closed is "hung up" until one opens it again: waiting for it would spin.
+    Ok(Ready { signal: any(0), ended: any(1), shown: any(2), typed: any(3) })
+}
+
+/// Sends a signal on. The number where it ended the container in the program's stead.
+fn deliver(pid: i32, number: i32) -> Result<Option<i32>> {
+    let signal = Signal::try_from(number).context("forward a signal")?;
+    if let Some(number) = end_if_defenceless(pid, number)? {
+        return Ok(Some(number));
+    }
+    // It may have ended meanwhile; it is not reaped, so the id is still its own.
+    let _ = kill(Pid::from_raw(pid), signal);
+    Ok(None)
+}
+
+/// The kernel keeps from a process 1 every signal for which it has no handler. Anywhere else such a signal ends a program;
+/// so it does here: Ctrl-C works on `sleep`.
+fn end_if_defenceless(pid: i32, number: i32) -> Result<Option<i32>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let has = |field: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
+        mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_none_or(|mask| mask & (1 << (number - 1)) != 0)
+    };
+    if ["SigCgt:", "SigIgn:", "SigBlk:"].into_iter().any(has) {
+        return Ok(None);
+    }
+    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    Ok(Some(number))
+}
+
+/// Whether the first process is in the foreground of the terminal.
+fn in_front(relay: &Relay, pid: i32) -> bool {
+    tcgetpgrp(relay.master()).is_ok_and(|group| group.as_raw() == pid)
+}

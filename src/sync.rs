@@ -1,0 +1,139 @@
+//! The one socket between minirun and the process that it made, a SEQPACKET pair:
+//!
+//! ```text
+//!   launch.rs (parent)                     init.rs (child, in its namespaces)
+//!        |                                      |
+//!        | <-------- Inside [netlink socket] ---|  opened in the child's network namespace
+//!        |  builds the network by it            |  builds the root file system
+//!        | <-------- Ready [terminal] ----------|  nothing left to do but to become the program
+//!        |  record on disk                      |
+//!        |--------- Go -----------------------> |
+//!        | <-------- end of file ---------------|  execve closed the socket: the program runs
+//!        |                                      |
+//!        | <-------- Failed(code, error) -------|  instead of any of the child's messages
+//! ```
+//!
+//! End of file on the child's side means that minirun is gone, and the child ends. No message is longer than 64 KiB.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
+};
+
+use crate::error::Advice;
+
+/// What the child says.
+#[derive(Debug)]
+pub enum FromChild {
+    /// The socket by which its network is configured, where it has one of its own.
+    Inside(Option<OwnedFd>),
+    /// All is done but execve; with the terminal's side for minirun, where one was asked for.
+    Ready(Option<OwnedFd>),
+    /// It could not go on.
+    Failed {
+        /// The exit code that goes with it.
+        code: u8,
+        /// `verb object: cause`.
+        error: String,
+    },
+    /// The socket was closed: the program runs, or the child has died.
+    Closed,
+}
+
+const INSIDE: u8 = b'I';
+const READY: u8 = b'R';
+const FAILED: u8 = b'F';
+const GO: u8 = b'G';
+
+/// One end.
+#[derive(Debug)]
+pub struct End(OwnedFd);
+
+/// Both ends, closed by execve.
+pub fn pair() -> Result<(End, End)> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .context("make a socket pair")?;
+    Ok((End(ours), End(theirs)))
+}
+
+impl End {
+    /// Child: here is the socket of my network namespace.
+    pub fn inside(&self, netlink: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.send(&[INSIDE], netlink)
+    }
+
+    /// Child: all is done but execve.
+    pub fn ready(&self, terminal: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.send(&[READY], terminal)
+    }
+
+    /// Child: I cannot go on.
+    pub fn failed(&self, code: u8, error: &str) -> Result<()> {
+        let mut bytes = vec![FAILED, code];
+        bytes.extend(error.bytes().take(32 * 1024));
+        self.send(&bytes, None)
+    }
+
+    /// Parent: the network is there and the record is on disk.
+    pub fn go(&self) -> Result<()> {
+        self.send(&[GO], None)
+    }
+
+    /// Child: waits for [`go`](Self::go). An error where minirun is gone.
+    pub fn wait_for_go(&self) -> Result<()> {
+        let mut byte = [0];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut byte, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                Ok(1) if byte[0] == GO => return Ok(()),
+                Ok(_) => bail!("wait for minirun: it is gone"),
+                Err(error) => return Err(error).context("wait for minirun"),
+            }
+        }
+    }
+
+    /// Parent: the child's next message.
+    pub fn next(&self) -> Result<FromChild> {
+        let mut buffer = vec![0; 64 * 1024];
+        let (size, fd) = match crate::sys::receive_with_fd(&self.0, &mut buffer) {
+            // It died with a message of ours unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => (0, None),
+            other => other.context("hear from the container's process")?,
+        };
+        Ok(match buffer[..size] {
+            [] => FromChild::Closed,
+            [INSIDE] => FromChild::Inside(fd),
+            [READY] => FromChild::Ready(fd),
+            [FAILED, code, ref text @ ..] => {
+                FromChild::Failed { code, error: String::from_utf8_lossy(text).into_owned() }
+            }
+            _ => bail!("hear from the container's process: unknown message"),
+        })
+    }
+
+    fn send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let fds: Vec<i32> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+        let slices = [io::IoSlice::new(bytes)];
+        // MSG_NOSIGNAL: a dead other side is an error to be told, not a signal to die of.
+        sendmsg::<()>(self.0.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)
+            .context("talk between minirun and the container's process")?;
+        Ok(())
+    }
+}
+
+impl FromChild {
+    /// The error where this is not the message that was to come.
+    pub fn unexpected(self) -> anyhow::Error {
+        let error: Result<()> = match self {
+            Self::Failed { code, error } => Err(anyhow!(error)).exit_code(code),
+            Self::Closed => Err(anyhow!("start the container: its process died before the program ran")),
+            Self::Inside(_) | Self::Ready(_) => Err(anyhow!("start the container: its process spoke out of turn")),
+        };
+        error.err().unwrap_or_else(|| anyhow!("start the container"))
+    }
+}

@@ -1,0 +1,183 @@
+//! The only unsafe code: system calls that no crate in use wraps, thin and without policy.
+//!
+//! Called by `init.rs`, `launch.rs`, `supervise.rs` and `sandbox/`. Every function returns the kernel's error as it is; what
+//! it means for a person is said by the caller.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::libc;
+
+/// A process made by [`clone3`], as its parent sees it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its id in the caller's PID namespace.
+    pub pid: i32,
+    /// A descriptor that names the process for ever: unlike the id it is never used again. Readable when it has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// Which side of [`clone3`] has returned.
+#[derive(Debug)]
+pub enum Side {
+    /// The caller.
+    Parent(Child),
+    /// The new process. It has copies of the caller's memory and descriptors.
+    Child,
+}
+
+/// Copies the calling process into the new namespaces named by `flags` (`CLONE_NEW*`), see clone3(2).
+///
+/// Errors: `EPERM` without `CAP_SYS_ADMIN`, `ENOSPC` at a limit of namespaces, `EINVAL` for a namespace that the kernel was
+/// built without.
+pub fn clone3(flags: u64) -> io::Result<Side> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero is a valid `clone_args`: every field is an integer and zero means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: `args` lives across the call and has the size that is passed. No stack and no CLONE_VM: the child goes on with
+    // its own copy of this stack, as after fork. The process has one thread (asserted by the caller), so no lock is held by
+    // a thread that the child lacks.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child),
+        pid => {
+            // SAFETY: the kernel has stored a new descriptor in `pidfd` when clone3 succeeds with CLONE_PIDFD, and nobody
+            // else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Side::Parent(Child { pid: pid as i32, pidfd }))
+        }
+    }
+}
+
+/// A new process by fork(2) with the same namespaces.
+pub fn fork() -> nix::Result<nix::unistd::ForkResult> {
+    // SAFETY: the process has one thread, so the child finds every lock free.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Ends the process at once: no guard runs, nothing is flushed. For a child that has a copy of its parent's guards.
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// How many threads this process has.
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Changes attributes of the mount at `path` below `dir` (the mount of `dir` itself for an empty path), see
+/// mount_setattr(2). `set` and `clear` are `MOUNT_ATTR_*`, `propagation` is an `MS_*` propagation type or 0.
+pub fn mount_setattr(
+    dir: impl AsFd,
+    path: &CStr,
+    recursive: bool,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    let mut flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: `path` is a C string and `attr` has the size that is passed; both live across the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Marks every descriptor from `first` on to be closed by execve, see close_range(2).
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: integers only; marking a descriptor close-on-exec takes it from nobody.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets every signal to its default action and unblocks all: an ignored signal and a mask survive execve (signal(7)), and
+/// Rust's runtime ignores SIGPIPE.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and the two that libc keeps for itself are refused, which
+        // is why the result is not looked at: they cannot be changed by the caller of minirun either.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from)
+}
+
+/// Drops from the bounding set every capability whose bit in `keep` is zero, also those that this program has no name for:
+/// the kernel's list is walked to its end (capabilities(7), prctl(2) PR_CAPBSET_DROP).
+pub fn drop_bounding_except(keep: u64) -> io::Result<()> {
+    for capability in 0..64 {
+        if keep & (1 << capability) != 0 {
+            continue;
+        }
+        // SAFETY: integers only.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } == -1 {
+            let error = io::Error::last_os_error();
+            // The kernel knows no capability of this number: the end of its list.
+            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
+}
+
+/// Makes the terminal `tty` the controlling terminal of this session (which must have none), see ioctl_tty(2).
+pub fn set_controlling_terminal(tty: impl AsFd) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer argument; 0 means that no terminal is taken from another session.
+    let result = unsafe { libc::ioctl(tty.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Receives one message of at most `buffer.len()` bytes and at most one descriptor from a SEQPACKET socket, the descriptor
+/// marked close-on-exec. Zero bytes mean that the other side has closed.
+pub fn receive_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut slices = [io::IoSliceMut::new(buffer)];
+    let message = loop {
+        match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(nix::Error::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let mut fd = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            for raw in received {
+                // SAFETY: the kernel has just installed this descriptor for us and nobody else knows its number.
+                fd = Some(unsafe { OwnedFd::from_raw_fd(raw) });
+            }
+        }
+    }
+    Ok((message.bytes, fd))
+}
+
+/// A netlink socket that another process opened. (`netlink-sys` takes descriptors in no safe way.)
+pub fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
+    // SAFETY: `into_raw_fd` gives up ownership of an open descriptor, and the socket takes it over.
+    unsafe { netlink_sys::Socket::from_raw_fd(fd.into_raw_fd()) }
+}
+
+/// `path` as a C string; an error where it holds a zero byte.
+pub fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
