@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -55,7 +55,14 @@ pub(super) fn is_held(process: i32) -> bool {
 pub struct Call {
     command: Command,
     line: String,
-    input: Option<Vec<u8>>,
+    input: Input,
+}
+
+enum Input {
+    Nothing,
+    Text(Vec<u8>),
+    /// Open until `Running::release`.
+    Held,
 }
 
 /// What a program said, and how it ended: its exit code, or 128 and the signal's number.
@@ -75,7 +82,7 @@ impl Call {
             command.arg(argument.as_ref());
             let _ = write!(line, " {}", argument.as_ref());
         }
-        Call { command, line, input: None }
+        Call { command, line, input: Input::Nothing }
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Call {
@@ -85,7 +92,13 @@ impl Call {
 
     /// What it reads. Without this: nothing.
     pub fn stdin(mut self, input: impl Into<Vec<u8>>) -> Call {
-        self.input = Some(input.into());
+        self.input = Input::Text(input.into());
+        self
+    }
+
+    /// It reads from a pipe that stays open until `Running::release`: a container that runs `cat` lives so long.
+    pub fn held(mut self) -> Call {
+        self.input = Input::Held;
         self
     }
 
@@ -111,7 +124,7 @@ impl Call {
 
     pub fn start(mut self) -> Running {
         eprintln!("$ {}", self.line);
-        let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        let stdin = if matches!(self.input, Input::Nothing) { Stdio::null() } else { Stdio::piped() };
         let spawned = self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{}: {error}", self.line));
         let (said, complained) = (Heard::default(), Heard::default());
@@ -119,11 +132,12 @@ impl Call {
             listen(child.stdout.take().expect("piped"), said.clone()),
             listen(child.stderr.take().expect("piped"), complained.clone()),
         ];
-        if let Some(input) = self.input {
-            let mut stdin = child.stdin.take().expect("piped");
+        let mut stdin = child.stdin.take();
+        if let Input::Text(input) = self.input {
+            let mut stdin = stdin.take().expect("piped");
             std::thread::spawn(move || stdin.write_all(&input));
         }
-        Running { child: Held::new(child), said, complained, readers: Some(readers), line: self.line }
+        Running { child: Held::new(child), stdin, said, complained, readers: Some(readers), line: self.line }
     }
 }
 
@@ -151,6 +165,7 @@ fn text(heard: &Heard) -> String {
 /// A program that runs. It is killed when its value goes.
 pub struct Running {
     child: Held,
+    stdin: Option<ChildStdin>,
     said: Heard,
     complained: Heard,
     readers: Option<[JoinHandle<()>; 2]>,
@@ -190,6 +205,17 @@ impl Running {
         }
     }
 
+    /// Ends its input.
+    pub fn release(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The process that it started first: a container's init, for a minirun.
+    pub fn child(&self) -> Option<u32> {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
+        children.split_whitespace().next().and_then(|pid| pid.parse().ok())
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.has_ended()
     }
@@ -198,8 +224,9 @@ impl Running {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("kill");
     }
 
-    /// Waits for its end, and for whoever else holds its output.
+    /// Ends its input and waits for its end, and for whoever else holds its output.
     pub fn wait(mut self) -> Output {
+        self.release();
         let code = self.child.wait();
         for reader in self.readers.take().into_iter().flatten() {
             reader.join().expect("reader");

@@ -50,6 +50,9 @@ macro_rules! host_test {
     (cold $name:ident, $body:expr) => {
         $crate::host_test!(@ $name, false, 60, $body);
     };
+    (cold $name:ident, within $seconds:literal, $body:expr) => {
+        $crate::host_test!(@ $name, false, $seconds, $body);
+    };
     ($name:ident, within $seconds:literal, $body:expr) => {
         $crate::host_test!(@ $name, true, $seconds, $body);
     };
@@ -234,6 +237,11 @@ impl Host {
             assert!(Instant::now() < patience, "left behind:\n  {}", left.join("\n  "));
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Writes a file of this host, which may be one of /etc.
+    pub fn write(&self, path: &str, text: &str) {
+        std::fs::write(path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
     /// A new, empty directory of this host.

@@ -4,9 +4,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 
@@ -19,6 +22,17 @@ pub struct Terminal {
     screen: Arc<Mutex<Vec<u8>>>,
     /// The program's side, kept open so that its modes can be read after the program's end.
     line: OwnedFd,
+    gone: Arc<AtomicBool>,
+    reader: JoinHandle<()>,
+}
+
+/// A program whose terminal has gone.
+pub struct HungUp(Held);
+
+impl HungUp {
+    pub fn has_ended(&mut self) -> bool {
+        self.0.has_ended()
+    }
 }
 
 impl Terminal {
@@ -39,14 +53,21 @@ impl Terminal {
         let screen = Arc::new(Mutex::new(Vec::new()));
         let mut window = keyboard.try_clone().expect("dup");
         let shown = Arc::clone(&screen);
-        std::thread::spawn(move || {
+        let gone = Arc::new(AtomicBool::new(false));
+        let closed = Arc::clone(&gone);
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok(size @ 1..) = window.read(&mut buffer) {
+            while !closed.load(Ordering::Relaxed) {
+                let mut ready = [PollFd::new(window.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut ready, 20u8) == Ok(0) {
+                    continue;
+                }
+                let Ok(size @ 1..) = window.read(&mut buffer) else { break };
                 shown.lock().expect("no panic").extend_from_slice(&buffer[..size]);
             }
         });
         set_size(&keyboard, rows, columns);
-        Terminal { child: Held::new(command.spawn().expect("setsid")), keyboard, screen, line }
+        Terminal { child: Held::new(command.spawn().expect("setsid")), keyboard, screen, line, gone, reader }
     }
 
     pub fn pid(&self) -> u32 {
@@ -59,6 +80,13 @@ impl Terminal {
 
     pub fn resize(&self, rows: u16, columns: u16) {
         set_size(&self.keyboard, rows, columns);
+    }
+
+    /// Takes the window away.
+    pub fn hang_up(self) -> HungUp {
+        self.gone.store(true, Ordering::Relaxed);
+        self.reader.join().expect("reader");
+        HungUp(self.child)
     }
 
     pub fn screen(&self) -> String {
