@@ -109,8 +109,16 @@ host_test!(dev_has_the_usual_nodes, |host| {
         ls /dev | grep -vxE 'console|core|fd|full|mqueue|null|ptmx|pts|random|shm|stderr|stdin|stdout|tty|urandom|zero'
         true";
     assert_eq!(script(host, &[], checks), "");
-    // The nodes are of the container, not of the host: their modes cannot be changed outside.
-    assert_ne!(host.minirun(["run", "busybox", "mknod", "/tmp/disk", "b", "254", "0"]).run().code, 0);
+});
+
+host_test!(a_disk_cannot_be_read, |host| {
+    let disk = host.sh("cat /sys/class/block/*/dev | head -n 1 | tr : ' '").ok();
+    let check = format!(
+        "for d in /tmp /dev /dev/shm /root; do mknod $d/disk b {} 2>/dev/null && head -c 1 $d/disk 2>/dev/null; done; true",
+        disk.trim()
+    );
+    assert_eq!(script(host, &[], &check), "");
+    assert_eq!(script(host, &["--tmpfs", "/scratch"], &check.replace("/root", "/scratch")), "");
 });
 
 host_test!(capabilities_are_dockers_less_net_raw, |host| {
@@ -152,10 +160,8 @@ host_test!(ping_works_without_net_raw, |host| {
 host_test!(no_descriptor_leaks_in, |host| {
     let list = "set -- /proc/1/fd/*; for f; do [ -e $f ] && echo ${f##*/}; done";
     let call = |options: &str| {
-        let line = format!(
-            "exec 5</etc/passwd 9</ 17>/dev/shm/leak; exec {} run {options} busybox sh -c '{list}'",
-            env!("CARGO_BIN_EXE_minirun")
-        );
+        let line =
+            format!("exec 5</etc/passwd 9</ 8>/dev/shm/leak; exec $MINIRUN run {options} busybox sh -c '{list}'");
         let said = host.sh(&line).ok();
         fs::remove_file("/dev/shm/leak").expect("rm");
         said
@@ -166,11 +172,8 @@ host_test!(no_descriptor_leaks_in, |host| {
 });
 
 host_test!(signals_are_reset, |host| {
-    let line = format!(
-        "trap '' INT HUP PIPE QUIT USR1; exec {} run busybox cat /proc/self/status",
-        env!("CARGO_BIN_EXE_minirun")
-    );
-    for said in [host.sh(&line).ok(), host.minirun(["run", "busybox", "cat", "/proc/self/status"]).ok()] {
+    let line = "trap '' INT HUP PIPE QUIT USR1; exec $MINIRUN run busybox cat /proc/self/status";
+    for said in [host.sh(line).ok(), host.minirun(["run", "busybox", "cat", "/proc/self/status"]).ok()] {
         for mask in ["SigBlk", "SigIgn"] {
             assert!(said.contains(&format!("{mask}:\t0000000000000000")), "{mask} in {said}");
         }
@@ -227,13 +230,10 @@ host_test!(users_come_from_the_image, |host| {
     assert_eq!(ids(&format!("1000:{name}")), format!("1000 {number}\n"));
     // No group of the caller's is kept.
     assert_eq!(script(host, &["-u", "1000:1001"], "id -G"), "1001\n");
-    // Its home and its standard streams are its own.
-    let said = script(
-        host,
-        &["-u", "nobody"],
-        "echo to-stderr >/dev/stderr; echo to-stdout >/dev/stdout; touch /etc/x 2>/dev/null || echo refused",
-    );
-    assert!(said.contains("to-stdout") && said.contains("refused"), "{said}");
+    // It writes where anybody may.
+    let said =
+        script(host, &["-u", "nobody"], "touch /etc/x 2>/dev/null || echo refused; touch /tmp/x && echo touched");
+    assert_eq!(said, "refused\ntouched\n");
 });
 
 host_test!(volumes_are_mounted, |host| {
@@ -274,7 +274,7 @@ host_test!(a_volume_stays_inside_the_image, |host| {
 host_test!(a_tmpfs_is_mounted, |host| {
     let said =
         script(host, &["--tmpfs", "/scratch"], "grep ' /scratch ' /proc/mounts; echo x >/scratch/x && cat /scratch/x");
-    assert!(said.starts_with("tmpfs /scratch tmpfs") && said.ends_with("x\n"), "{said}");
+    assert!(said.contains(" /scratch tmpfs ") && said.ends_with("x\n"), "{said}");
     let said = script(
         host,
         &["--tmpfs", "/scratch:size=64k"],
@@ -390,8 +390,7 @@ host_test!(input_is_passed_when_asked_for, |host| {
 });
 
 host_test!(a_closed_pipe_ends_the_program, |host| {
-    let line = format!("{} run busybox yes | head -n 1", env!("CARGO_BIN_EXE_minirun"));
-    assert_eq!(host.sh(&line).ok(), "y\n");
+    assert_eq!(host.sh("$MINIRUN run busybox yes | head -n 1").ok(), "y\n");
 });
 
 host_test!(a_name_is_in_use_only_while_it_runs, |host| {
@@ -412,7 +411,7 @@ host_test!(a_container_is_no_way_to_another_user_namespace_or_mount, |host| {
 });
 
 host_test!(the_programs_file_cannot_be_written_from_inside, |host| {
-    let before = fs::read(env!("CARGO_BIN_EXE_minirun")).expect("read").len();
+    let before = fs::read(host::binary()).expect("read").len();
     script(host, &["--init"], "(echo x >/proc/1/exe) 2>/dev/null && echo wrote; true");
-    assert_eq!(fs::read(env!("CARGO_BIN_EXE_minirun")).expect("read").len(), before);
+    assert_eq!(fs::read(host::binary()).expect("read").len(), before);
 });

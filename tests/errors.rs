@@ -4,8 +4,6 @@ mod host;
 
 use host::{Host, Output, host_test};
 
-const MINIRUN: &str = env!("CARGO_BIN_EXE_minirun");
-
 /// The shape of an error: `minirun: verb object: cause`, at most a second line with the remedy, nothing on standard output.
 #[track_caller]
 fn assert_shape(output: &Output, code: i32, words: &str) {
@@ -136,7 +134,7 @@ host_test!(a_name_taken_twice_at_once, |host| {
 
 host_test!(not_root, |host| {
     // Where another user can reach it.
-    std::fs::copy(MINIRUN, "/tmp/minirun").expect("copy");
+    host.sh("cp $MINIRUN /tmp/minirun").ok();
     for arguments in
         ["run busybox true", "run --net=none busybox true", "run --net=host busybox true", "ps", "image ls"]
     {
@@ -164,8 +162,7 @@ host_test!(a_missing_kernel_feature, |host| {
     ] {
         // The first execve is strace's own start of minirun.
         let when = if call == "execve" { ":when=2+" } else { "" };
-        let line =
-            format!("strace -f -qq -o /dev/null -e inject={call}:error={error}{when} {MINIRUN} run busybox true");
+        let line = format!("strace -f -qq -o /dev/null -e inject={call}:error={error}{when} $MINIRUN run busybox true");
         let output = host.sh(&line).run();
         assert!([125, 126].contains(&output.code), "{call} {error}: {output}");
         assert_shape(&output, output.code, "");
@@ -175,11 +172,11 @@ host_test!(a_missing_kernel_feature, |host| {
 
 host_test!(every_tenth_call_fails, within 300, |host| {
     // Whatever call of minirun fails with whatever error: no panic, and nothing stays.
-    host.sh(&format!("strace -qq -o /tmp/trace {MINIRUN} run busybox true")).ok();
+    host.sh("strace -qq -o /tmp/trace $MINIRUN run busybox true").ok();
     let calls = std::fs::read_to_string("/tmp/trace").expect("a trace").lines().count();
     std::fs::remove_file("/tmp/trace").expect("rm");
     for number in (10..calls).step_by(10) {
-        let line = format!("timeout 10 strace -qq -o /dev/null -e inject=all:error=ENOMEM:when={number} {MINIRUN} run busybox true");
+        let line = format!("timeout 10 strace -qq -o /dev/null -e inject=all:error=ENOMEM:when={number} $MINIRUN run busybox true");
         let output = host.sh(&line).run();
         assert!(!output.stderr.contains("panicked"), "call {number}: {output}");
         assert_ne!(output.code, 124, "call {number} made it hang: {output}");

@@ -11,8 +11,6 @@ use host::{Host, Running, host_test};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const MINIRUN: &str = env!("CARGO_BIN_EXE_minirun");
-
 fn kill_hard(pid: u32) {
     let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
 }
@@ -34,7 +32,7 @@ fn resident(host: &Host, options: &[&str]) -> (Running, u32) {
 /// How many system calls minirun itself makes for a whole run.
 fn calls_of_a_run(host: &Host) -> usize {
     let trace = Path::new("/tmp/trace");
-    host.sh(&format!("strace -qq -o {} {MINIRUN} run busybox true", trace.display())).ok();
+    host.sh(&format!("strace -qq -o {} $MINIRUN run busybox true", trace.display())).ok();
     let count = std::fs::read_to_string(trace).expect("a trace").lines().count();
     std::fs::remove_file(trace).expect("rm");
     assert!(count > 20, "strace has seen {count} calls");
@@ -43,7 +41,7 @@ fn calls_of_a_run(host: &Host) -> usize {
 
 /// minirun dies as it enters its system call number `number`.
 fn run_killed_at(host: &Host, number: usize) {
-    let script = format!("strace -qq -o /dev/null -e inject=all:signal=KILL:when={number} {MINIRUN} run busybox true");
+    let script = format!("strace -qq -o /dev/null -e inject=all:signal=KILL:when={number} $MINIRUN run busybox true");
     assert_eq!(host.sh(&script).run().code, 137, "minirun was to die at its call {number}");
 }
 
@@ -67,12 +65,12 @@ host_test!(minirun_killed_between_any_two_calls_then_a_run, within 300, |host| {
 
 host_test!(cold a_first_run_killed_at_twelve_moments, within 120, |host| {
     // The image, the bridge and the rules are half made.
-    host.sh(&format!("strace -qq -o /tmp/trace {MINIRUN} run busybox true")).ok();
+    host.sh("strace -qq -o /tmp/trace $MINIRUN run busybox true").ok();
     let calls = std::fs::read_to_string("/tmp/trace").expect("a trace").lines().count();
     host.sh("rm -r /tmp/trace /run/minirun /var/lib/minirun; ip link del minirun0; nft delete table inet minirun").ok();
     for moment in 1..=12 {
         host.sh(&format!(
-            "strace -qq -o /dev/null -e inject=all:signal=KILL:when={} {MINIRUN} run busybox true",
+            "strace -qq -o /dev/null -e inject=all:signal=KILL:when={} $MINIRUN run busybox true",
             calls * moment / 13
         ))
         .run();

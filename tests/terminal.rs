@@ -6,13 +6,11 @@ use host::{Terminal, host_test};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const MINIRUN: &str = env!("CARGO_BIN_EXE_minirun");
-
 /// A shell that waits, for the signals and sizes that come.
 const WAIT: &str = "echo ready; while :; do sleep 0.05; done";
 
 fn run(options: &[&str]) -> Terminal {
-    Terminal::start(MINIRUN, &[&["run"], options].concat(), 33, 101)
+    Terminal::start(&host::binary(), &[&["run"], options].concat(), 33, 101)
 }
 
 fn signal(terminal: &Terminal, signal: Signal) {

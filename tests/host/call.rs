@@ -77,6 +77,7 @@ pub struct Output {
 impl Call {
     pub(super) fn new<I: IntoIterator<Item = S>, S: AsRef<str>>(program: &str, arguments: I) -> Call {
         let mut command = Command::new(program);
+        command.env("MINIRUN", super::binary());
         let mut line = program.rsplit('/').next().unwrap_or(program).to_owned();
         for argument in arguments {
             command.arg(argument.as_ref());

@@ -99,7 +99,7 @@ pub fn prepare() -> bool {
 fn file_systems() -> bool {
     let hierarchies = hierarchies();
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let programs = PathBuf::from(env!("CARGO_BIN_EXE_minirun")).parent().expect("a parent").to_owned();
+    let programs = PathBuf::from(super::binary()).parent().expect("a parent").to_owned();
     // The project and what was built of it may lie below a directory that is hidden here (a clone in /tmp): these come back.
     let hidden = |path: &&PathBuf| PRIVATE.iter().any(|place| path.starts_with(place));
     let kept: Vec<(PathBuf, OwnedFd)> = [manifest, programs]

@@ -36,6 +36,12 @@ pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 /// MTU of the uplink `eth0`: not 1500, so that a program that assumes 1500 is found out.
 pub const UPLINK_MTU: u32 = 1400;
 
+/// The minirun to test: that of `MINIRUN_BINARY`, which scripts/test sets to the release binary, or the one that cargo built.
+/// `--init` needs a static one, because the program loader of the host is not in a container.
+pub fn binary() -> String {
+    std::env::var("MINIRUN_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_minirun").to_owned())
+}
+
 /// Set in the inner half.
 const INSIDE: &str = "MINIRUN_TEST_INSIDE";
 /// What the ground is made with. A Debian package name stands beside each in scripts/setup.
@@ -168,12 +174,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// A call of the minirun that cargo built for this test, not begun yet.
+    /// A call of minirun, not begun yet.
     pub fn minirun<I: IntoIterator<Item = S>, S: AsRef<str>>(&self, arguments: I) -> Call {
-        Call::new(env!("CARGO_BIN_EXE_minirun"), arguments)
+        Call::new(&binary(), arguments)
     }
 
-    /// A shell command on the host.
+    /// A shell command on the host; `$MINIRUN` is the program to test.
     pub fn sh(&self, script: &str) -> Call {
         Call::new("sh", ["-ec", script])
     }
