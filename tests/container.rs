@@ -158,7 +158,7 @@ host_test!(ping_works_without_net_raw, |host| {
 });
 
 host_test!(no_descriptor_leaks_in, |host| {
-    let list = "set -- /proc/1/fd/*; for f; do [ -e $f ] && echo ${f##*/}; done";
+    let list = "set -- /proc/1/fd/*; for f; do [ -e $f ] && echo ${f##*/}; done; true";
     let call = |options: &str| {
         let line =
             format!("exec 5</etc/passwd 9</ 8>/dev/shm/leak; exec $MINIRUN run {options} busybox sh -c '{list}'");

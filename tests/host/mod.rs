@@ -45,7 +45,7 @@ pub fn binary() -> String {
 /// Set in the inner half.
 const INSIDE: &str = "MINIRUN_TEST_INSIDE";
 /// What the ground is made with. A Debian package name stands beside each in scripts/setup.
-const PROGRAMS: [&str; 7] = ["unshare", "setpriv", "nsenter", "setsid", "ip", "nft", "busybox"];
+const PROGRAMS: [&str; 8] = ["unshare", "setpriv", "nsenter", "setsid", "ip", "nft", "busybox", "strace"];
 
 /// An end-to-end test.
 ///
@@ -245,6 +245,31 @@ impl Host {
         }
     }
 
+    /// The system calls that minirun itself makes, in order, when it is called with these words. It runs to its end for that.
+    pub fn calls(&self, words: &str) -> Vec<SystemCall> {
+        let trace = "/dev/shm/trace";
+        self.sh(&format!("strace -qq -o {trace} $MINIRUN {words}")).ok();
+        let lines = std::fs::read_to_string(trace).expect("a trace");
+        std::fs::remove_file(trace).expect("rm");
+        let mut seen = std::collections::BTreeMap::new();
+        let name = |line: &str| line.split_once('(').map(|(name, _)| name.to_owned());
+        // Lines about signals and the end name no call.
+        let calls =
+            lines.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase())).filter_map(name);
+        // The first is strace's own execve, which cannot be tampered with.
+        let numbered = calls.map(|name| {
+            let number = seen.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
+            SystemCall { number: *number, name }
+        });
+        numbered.skip(1).collect()
+    }
+
+    /// The same, where something happens at `call`: `signal=KILL`, `error=ENOMEM` (strace(1), "Tampering").
+    pub fn tampered(&self, words: &str, call: &SystemCall, tampering: &str) -> Call {
+        let SystemCall { name, number } = call;
+        self.sh(&format!("exec strace -qq -o /dev/null -e inject={name}:{tampering}:when={number} $MINIRUN {words}"))
+    }
+
     /// Writes a file of this host, which may be one of /etc.
     pub fn write(&self, path: &str, text: &str) {
         std::fs::write(path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -261,6 +286,13 @@ impl Host {
     pub fn compares_cgroups(&self) -> bool {
         self.cgroups
     }
+}
+
+/// The `number`th call of that name in the life of a process.
+#[derive(Debug)]
+pub struct SystemCall {
+    pub name: String,
+    pub number: usize,
 }
 
 /// A directory that goes with its value.
