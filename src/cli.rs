@@ -11,7 +11,13 @@ use crate::state::DEFAULT_ROOT;
 
 /// A minimal, daemonless container runtime whose subject is networking modes
 #[derive(Debug, Parser)]
-#[command(name = "minirun", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "minirun",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "Examples:
   minirun run -it busybox sh                    a shell on the managed bridge
   minirun run --net=none busybox ip addr        no network but lo

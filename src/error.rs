@@ -69,12 +69,22 @@ fn advice(error: &Error) -> impl Iterator<Item = &Advised> {
 
 /// Prints an error and its remedy to standard error and returns the exit code that goes with it.
 pub fn report(error: &Error) -> u8 {
-    let mut lines = format!("minirun: {}\n", printable(&format!("{error:#}")));
+    let mut lines = format!("minirun: {}\n", printable(&without_numbers(&format!("{error:#}"))));
     if let Some(remedy) = advice(error).find_map(|advised| advised.remedy.as_deref()) {
         lines.push_str(&format!("  {}\n", printable(remedy)));
     }
     eprint!("{lines}");
     exit_code_of(error)
+}
+
+/// `text` without the `(os error N)` that the standard library puts behind the words of an error.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once(')').map_or("", |(_, rest)| rest));
+    }
+    plain
 }
 
 /// Prints what was wrong with a command line, or the help that it asked for, and returns the exit code.
@@ -88,9 +98,10 @@ pub fn report_usage(usage: &clap::Error) -> u8 {
         return EXIT_FAILED;
     }
     let text = usage.render().to_string();
-    let mut parts = text.trim_start_matches("error: ").split("\n\n").map(|part| {
-        part.split_whitespace().collect::<Vec<_>>().join(" ")
-    });
+    let mut parts = text
+        .trim_start_matches("error: ")
+        .split("\n\n")
+        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     let message = parts.next().unwrap_or_default();
     let tip = parts.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned));
     eprintln!("minirun: parse command line: {}", printable(&message));
@@ -129,6 +140,12 @@ mod tests {
         let error = inner.remedy("make it").exit_code(EXIT_NOT_FOUND).context("open `x`").unwrap_err();
         assert_eq!(format!("{error:#}"), "open `x`: no such file");
         assert_eq!(report(&error), EXIT_NOT_FOUND);
+    }
+
+    #[test]
+    fn numbers_of_errors_are_left_out() {
+        assert_eq!(without_numbers("a: No such file (os error 2): b (os error 13)"), "a: No such file: b");
+        assert_eq!(without_numbers("plain (x)"), "plain (x)");
     }
 
     #[test]

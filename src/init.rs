@@ -110,7 +110,8 @@ fn connect_stdio(plan: &Plan, terminal: Option<&Terminal>) -> Result<()> {
     }
     if !plan.process.interactive {
         // The container's own null device, not the host's: a program that is root can change its mode and owner.
-        let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty()).context("open `/dev/null`")?;
+        let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())
+            .context("open `/dev/null`")?;
         dup2_stdin(null).context(failed)?;
     }
     Ok(())
@@ -136,6 +137,10 @@ pub fn execute(argv: &[CString], env: &[CString]) -> Result<Infallible> {
     let failed = format!("run `{}`", program.to_string_lossy());
     let mut found: Option<nix::Error> = None;
     for path in candidates(program, env) {
+        // A look is cheaper than an execve that fails.
+        if rustix::fs::access(&path, rustix::fs::Access::EXISTS).is_err_and(|e| e == rustix::io::Errno::NOENT) {
+            continue;
+        }
         match nix::unistd::execve(&path, argv, env) {
             Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {}
             // As execvp(3): another directory may have one that can be executed.
@@ -150,11 +155,12 @@ pub fn execute(argv: &[CString], env: &[CString]) -> Result<Infallible> {
     let Some(error) = found else {
         let place = if has_path { "no such file in the container" } else { "not found in the container's PATH" };
         // A file that is there and a missing interpreter or loader are the same error to the kernel.
-        let missing: Result<Infallible> = if has_path && Path::new(std::ffi::OsStr::from_bytes(program.to_bytes())).exists() {
-            Err(anyhow!("{failed}: its interpreter or loader is not in the container"))
-        } else {
-            Err(anyhow!("{failed}: {place}"))
-        };
+        let missing: Result<Infallible> =
+            if has_path && Path::new(std::ffi::OsStr::from_bytes(program.to_bytes())).exists() {
+                Err(anyhow!("{failed}: its interpreter or loader is not in the container"))
+            } else {
+                Err(anyhow!("{failed}: {place}"))
+            };
         return missing.exit_code(EXIT_NOT_FOUND);
     };
     let cause = match error {

@@ -49,7 +49,8 @@ pub struct Container {
 fn spawn(plan: &Plan) -> Result<Container> {
     let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
     let (ours, theirs) = sync::pair()?;
-    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+    let mut flags =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
     if plan.network.mode != Mode::Host {
         flags |= libc::CLONE_NEWNET;
     }
@@ -63,7 +64,9 @@ fn spawn(plan: &Plan) -> Result<Container> {
         Err(error) => {
             let remedy = match error.raw_os_error() {
                 Some(libc::EPERM) => "minirun needs root with CAP_SYS_ADMIN",
-                Some(libc::EINVAL) => "this kernel lacks one of the mount, PID, UTS, IPC, cgroup and network namespaces",
+                Some(libc::EINVAL) => {
+                    "this kernel lacks one of the mount, PID, UTS, IPC, cgroup and network namespaces"
+                }
                 Some(libc::ENOSPC) => "raise user.max_net_namespaces and its like, see namespaces(7)",
                 Some(libc::ENOSYS) => "minirun needs Linux 5.12 or later",
                 _ => "see clone3(2)",

@@ -29,7 +29,9 @@ pub fn volume(text: &str) -> Result<Mount> {
         let message = format!("{}: `{source}` is a name, and there are no named volumes", failed());
         return Err(refused(message, format!("give a path, as `./{source}`")));
     }
-    let source = std::fs::canonicalize(source).with_context(failed).remedy("make it first: minirun makes nothing on the host")?;
+    let source = std::fs::canonicalize(source)
+        .with_context(failed)
+        .remedy("make it first: minirun makes nothing on the host")?;
     Ok(Mount::Bind { source, target, read_only })
 }
 
@@ -129,9 +131,8 @@ pub fn sysctl(text: &str, host_network: bool) -> Result<(String, String)> {
     let slashes = key.find('/').is_some_and(|slash| key.find('.').is_none_or(|dot| slash < dot));
     let path = if slashes { key.to_owned() } else { key.replace('.', "/") };
     let plain = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..") && !path.contains('\0');
-    let own = OWN.contains(&path.as_str())
-        || path.starts_with("fs/mqueue/")
-        || (path.starts_with("net/") && !host_network);
+    let own =
+        OWN.contains(&path.as_str()) || path.starts_with("fs/mqueue/") || (path.starts_with("net/") && !host_network);
     if !plain || !own {
         return Err(refused(
             format!("{}: it is not a setting of a container's namespaces", failed()),
@@ -205,9 +206,21 @@ mod tests {
     fn volumes() {
         let Mount::Bind { source, target, read_only } = volume("/usr/.:/data//x/:ro").unwrap() else { panic!() };
         assert_eq!((source.as_path(), target.as_path(), read_only), (Path::new("/usr"), Path::new("/data/x"), true));
-        for bad in ["/usr", "usr:/x", "/usr:x", "/usr:/x:rox", "/usr:/x:ro:ro", "/usr:/proc", "/usr:/proc/x", "/usr://sys",
-            "/usr:/", "/usr:/a/../proc", "/no such place:/x", "/usr:/dev", ""]
-        {
+        for bad in [
+            "/usr",
+            "usr:/x",
+            "/usr:x",
+            "/usr:/x:rox",
+            "/usr:/x:ro:ro",
+            "/usr:/proc",
+            "/usr:/proc/x",
+            "/usr://sys",
+            "/usr:/",
+            "/usr:/a/../proc",
+            "/no such place:/x",
+            "/usr:/dev",
+            "",
+        ] {
             assert!(volume(bad).is_err(), "{bad}");
         }
     }
@@ -236,7 +249,13 @@ mod tests {
     fn sysctls_of_the_host_are_refused() {
         assert_eq!(sysctl("net.core.somaxconn=9", false).unwrap().0, "net/core/somaxconn");
         assert_eq!(sysctl("net/ipv4/conf/eth0.5/tag=9", false).unwrap().0, "net/ipv4/conf/eth0.5/tag");
-        for bad in ["net.core.somaxconn", "kernel.core_pattern=x", "vm.swappiness=1", "net/../kernel/core_pattern=x", "net..x=1"] {
+        for bad in [
+            "net.core.somaxconn",
+            "kernel.core_pattern=x",
+            "vm.swappiness=1",
+            "net/../kernel/core_pattern=x",
+            "net..x=1",
+        ] {
             assert!(sysctl(bad, false).is_err(), "{bad}");
         }
         assert!(sysctl("net.core.somaxconn=9", true).is_err());

@@ -93,11 +93,8 @@ impl Plan {
         let mounts = mounts(args)?;
         let limits = args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?;
         let capabilities = capabilities(&args.cap_add, &args.cap_drop)?;
-        let sysctls = args
-            .sysctl
-            .iter()
-            .map(|text| options::sysctl(text, args.net == Mode::Host))
-            .collect::<Result<Vec<_>>>()?;
+        let sysctls =
+            args.sysctl.iter().map(|text| options::sysctl(text, args.net == Mode::Host)).collect::<Result<Vec<_>>>()?;
         let added = args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
         let own_env = environment(args)?;
 
@@ -135,7 +132,9 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         let (why, remedy) = match args.net {
             Mode::Host => ("the container has the host's ports already", "leave out -p, or --net=host"),
             Mode::None => ("--net=none has no network to publish from", "leave out -p, or --net=none"),
-            Mode::Bridge => ("this version does not publish ports", "reach the container from this host at its own address"),
+            Mode::Bridge => {
+                ("this version does not publish ports", "reach the container from this host at its own address")
+            }
         };
         return Err(refused(format!("publish port `{port}`: {why}"), remedy));
     }
@@ -169,7 +168,8 @@ fn mounts(args: &RunArgs) -> Result<Vec<Mount>> {
 /// Label, directory and image of the root file system, and the words that are left for the program.
 fn root<'a>(args: &'a RunArgs, data_root: &Path) -> Result<(String, PathBuf, Option<Image>, &'a [OsString])> {
     if let Some(directory) = &args.rootfs {
-        let path = std::fs::canonicalize(directory).with_context(|| format!("use `{}` as root", directory.display()))?;
+        let path =
+            std::fs::canonicalize(directory).with_context(|| format!("use `{}` as root", directory.display()))?;
         if !path.is_dir() {
             bail!("use `{}` as root: it is not a directory", directory.display());
         }

@@ -102,7 +102,9 @@ fn reap(program: Pid) -> Option<u8> {
     let mut code = None;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == program => code = Some(u8::try_from(status).unwrap_or(EXIT_FAILED)),
+            Ok(WaitStatus::Exited(pid, status)) if pid == program => {
+                code = Some(u8::try_from(status).unwrap_or(EXIT_FAILED))
+            }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => code = Some(128 + signal as i32 as u8),
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return code,
             Ok(_) | Err(_) => {}

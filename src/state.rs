@@ -61,10 +61,18 @@ pub struct Entry {
 impl State {
     /// Opens the directory, making what is missing. Refused where another user could have prepared it.
     pub fn open(root: &Path) -> Result<Self> {
-        for directory in [root.to_owned(), root.join("containers"), root.join("names")] {
-            private_directory(&directory)?;
+        let state = Self { root: root.to_owned() };
+        private_directory(root)?;
+        // What is below a directory that only we can write to is ours: it need only be there.
+        for name in ["containers", "names"] {
+            match DirBuilder::new().mode(0o700).create(root.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| format!("make directory `{}`", root.join(name).display()));
+                }
+                _ => {}
+            }
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(state)
     }
 
     /// Reserves `record`'s ID and, where it differs, its name. Whatever is made for the container is made after this.
@@ -153,10 +161,11 @@ impl State {
 
     /// Removes the file, and the name that it holds, if nobody holds its lock.
     fn sweep_if_dead(&self, file: &StateFile) -> Result<bool> {
-        let opened = match OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW).open(&file.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            opened => opened.with_context(|| format!("open `{}`", file.path.display()))?,
-        };
+        let opened =
+            match OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW).open(&file.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+                opened => opened.with_context(|| format!("open `{}`", file.path.display()))?,
+            };
         let Ok(lock) = Flock::lock(opened, FlockArg::LockExclusiveNonblock) else { return Ok(false) };
         // A holder that lives has made its file a moment ago and is about to lock it.
         if kill(Pid::from_raw(file.holder), None).is_ok() && lock.metadata().is_ok_and(|m| m.len() == 0) {
@@ -194,7 +203,8 @@ impl Entry {
 
     fn take_away(&mut self) -> Result<()> {
         let name = self.name.take().map_or(Ok(()), |name| remove_if_there(&name));
-        remove_if_there(&self.path).and(name)
+        let path = std::mem::take(&mut self.path);
+        if path.as_os_str().is_empty() { name } else { remove_if_there(&path).and(name) }
     }
 }
 

@@ -13,15 +13,13 @@
 //!        | <-------- Failed(code, error) -------|  instead of any of the child's messages
 //! ```
 //!
-//! End of file on the child's side means that minirun is gone, and the child ends. No message is longer than 64 KiB.
+//! End of file on the child's side means that minirun is gone, and the child ends. No message is longer than 4 KiB.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 
 use crate::error::Advice;
 
@@ -42,6 +40,9 @@ pub enum FromChild {
     /// The socket was closed: the program runs, or the child has died.
     Closed,
 }
+
+/// More than any error takes.
+const LONGEST: usize = 4096;
 
 const INSIDE: u8 = b'I';
 const READY: u8 = b'R';
@@ -73,7 +74,7 @@ impl End {
     /// Child: I cannot go on.
     pub fn failed(&self, code: u8, error: &str) -> Result<()> {
         let mut bytes = vec![FAILED, code];
-        bytes.extend(error.bytes().take(32 * 1024));
+        bytes.extend(error.bytes().take(LONGEST - 2));
         self.send(&bytes, None)
     }
 
@@ -97,7 +98,7 @@ impl End {
 
     /// Parent: the child's next message.
     pub fn next(&self) -> Result<FromChild> {
-        let mut buffer = vec![0; 64 * 1024];
+        let mut buffer = [0; LONGEST];
         let (size, fd) = match crate::sys::receive_with_fd(&self.0, &mut buffer) {
             // It died with a message of ours unread.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => (0, None),

@@ -107,8 +107,9 @@ pub fn mount_setattr(
 /// Marks every descriptor from `first` on to be closed by execve, see close_range(2).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: integers only; marking a descriptor close-on-exec takes it from nobody.
-    let result =
-        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint)
+    };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

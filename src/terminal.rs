@@ -146,7 +146,8 @@ impl Relay {
     pub fn drain(&mut self) -> Result<()> {
         loop {
             let mut poll = [rustix::event::PollFd::new(&self.master, rustix::event::PollFlags::IN)];
-            let nothing_waits = rustix::event::poll(&mut poll, Some(&rustix::event::Timespec::default())).is_ok_and(|n| n == 0);
+            let nothing_waits =
+                rustix::event::poll(&mut poll, Some(&rustix::event::Timespec::default())).is_ok_and(|n| n == 0);
             if nothing_waits || !self.show()? {
                 return Ok(());
             }
@@ -163,7 +164,8 @@ fn write_all(mut bytes: &[u8]) -> io::Result<()> {
             // A reader that has gone does not end the container; its output is lost, as to a closed terminal.
             Err(rustix::io::Errno::PIPE) => return Ok(()),
             Err(rustix::io::Errno::AGAIN) => {
-                let mut poll = [rustix::event::PollFd::from_borrowed_fd(rustix::stdio::stdout(), rustix::event::PollFlags::OUT)];
+                let mut poll =
+                    [rustix::event::PollFd::from_borrowed_fd(rustix::stdio::stdout(), rustix::event::PollFlags::OUT)];
                 let _ = rustix::event::poll(&mut poll, None);
             }
             Err(error) => return Err(error.into()),

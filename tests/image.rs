@@ -142,6 +142,27 @@ fn a_store_of_another_user_is_refused() {
 }
 
 #[test]
+fn a_damaged_store_is_an_error_that_names_the_image() {
+    let scene = Scene::new();
+    scene.import(&small());
+    tar::put(&scene.images().join("x/config.json"), "{");
+    let error = format!("{:#}", scene.store.find("x").unwrap_err());
+    assert!(error.starts_with("open image `x`: read `config.json`: EOF while parsing"), "{error}");
+    symlink(scene.images().join("x"), scene.images().join("link")).unwrap();
+    tar::put(&scene.images().join("file"), "");
+    for name in ["link", "file"] {
+        assert!(scene.store.find(name).is_err());
+        assert!(scene.store.remove(name).is_err());
+        assert!(scene.store.import(name, &small()[..]).is_err());
+    }
+    fs::remove_file(scene.images().join("link")).unwrap();
+    assert_eq!(scene.store.list().unwrap().len(), 1);
+    fs::remove_file(scene.images().join("file")).unwrap();
+    scene.import(&small());
+    scene.store.find("x").unwrap().unwrap();
+}
+
+#[test]
 fn imports_finds_and_removals_of_one_name_at_once_see_whole_images() {
     let scene = Scene::new();
     let found = AtomicUsize::new(0);

@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use crate::cli::RunArgs;
 use crate::launch;
-use crate::net::{Network, explain};
+use crate::net::step::Step;
+use crate::net::{Mode, Network, explain};
 use crate::plan::Plan;
 
 /// Runs it to its end; the exit code. With `--dry-run`, prints instead what would be done.
@@ -22,7 +23,7 @@ pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
 /// The network as commands to be typed by hand, each below its reason.
 fn script(network: &Network, netns: &str) -> String {
     let mut text = format!("# The network of container `{netns}`, --net={}, by hand.\n", network.mode);
-    let mut part = |title: &str, steps: &[crate::net::step::Step]| {
+    fn part(text: &mut String, netns: &str, title: &str, steps: &[Step]) {
         if steps.is_empty() {
             return;
         }
@@ -33,8 +34,14 @@ fn script(network: &Network, netns: &str) -> String {
                 text.push_str(&format!("{command}\n"));
             }
         }
-    };
-    part("The managed bridge: made once, kept for all containers.", &network.host_steps);
-    part("The container.", &network.steps);
+    }
+    part(&mut text, netns, "The managed bridge: made once, kept for all containers.", &network.host_steps);
+    if network.mode == Mode::Host {
+        text.push_str("\n# Nothing to do: the program runs in the host's network namespace.\n");
+    } else {
+        let namespace = "The container: a network namespace of its own. (Take all of it down with: ip netns del NAME)";
+        text.push_str(&format!("\n# {}\nip netns add {netns}\n", namespace.replace("NAME", netns)));
+        part(&mut text, netns, "What is done in it.", &network.steps);
+    }
     text
 }

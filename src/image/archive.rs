@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use super::Tally;
+use super::layers::{self, Layers};
 use super::members::{Kind, Member, Members, unreadable};
 use super::tree::{BENEATH, open_directory, shown};
 use crate::error::Advice;
@@ -91,29 +92,6 @@ fn decompress<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     Ok(if gzip { Box::new(BufReader::with_capacity(64 << 10, MultiGzDecoder::new(whole))) } else { Box::new(whole) })
 }
 
-/// Tells an archive of layers, as `docker save` writes it, from a root file system.
-#[derive(Default)]
-struct Layers {
-    manifest: bool,
-    layer: bool,
-}
-
-impl Layers {
-    fn check(&mut self, path: &[u8]) -> Result<()> {
-        self.manifest |= path == b"manifest.json";
-        self.layer |= path.starts_with(b"blobs/sha256/")
-            || path.strip_suffix(b"/layer.tar").is_some_and(|id| !id.contains(&b'/'))
-            || path.strip_suffix(b".tar").is_some_and(|id| id.len() == 64 && id.iter().all(u8::is_ascii_hexdigit));
-        if path == b"oci-layout" || self.manifest && self.layer {
-            return Err(anyhow!(
-                "the archive has the layers of an image, as `docker save` writes them, and no root file system"
-            ))
-            .remedy("`docker export $(docker create IMAGE) | minirun image import - NAME`");
-        }
-        Ok(())
-    }
-}
-
 /// The relative path that a name stands for, without empty and `.` components: empty for the root itself.
 fn clean(name: &[u8]) -> Result<Vec<u8>> {
     if name.len() >= PATH_MAX {
@@ -137,8 +115,7 @@ fn clean(name: &[u8]) -> Result<Vec<u8>> {
             bail!("a component of its name is longer than {NAME_MAX} bytes");
         }
         if component.starts_with(b".wh.") {
-            return Err(anyhow!("it is a whiteout: the archive is one layer of an image, and no root file system"))
-                .remedy("`docker export $(docker create IMAGE) | minirun image import - NAME`");
+            return layers::whiteout();
         }
         if !path.is_empty() {
             path.push(b'/');

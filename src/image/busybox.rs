@@ -104,7 +104,6 @@ fn copy(busybox: &Path, rootfs: BorrowedFd) -> Result<u64> {
         let mut to = File::from(rustix::fs::openat(rootfs, "bin/busybox", flags, Mode::RUSR | Mode::WUSR)?);
         let size = io::copy(&mut File::open(busybox)?, &mut to)?;
         rustix::fs::fchmod(to.as_fd(), Mode::from_raw_mode(0o755))?;
-        to.sync_data()?;
         Ok(size)
     };
     copy().with_context(|| format!("copy `{}`", busybox.display()))

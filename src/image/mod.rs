@@ -17,6 +17,7 @@
 mod archive;
 mod busybox;
 mod config;
+mod layers;
 mod members;
 mod name;
 mod staging;
@@ -99,15 +100,15 @@ impl Store {
             let lock = loop {
                 match lock(rustix::fs::CWD, path, FlockOperation::LockShared)? {
                     Lock::Held(lock) => break lock,
-                    // It was replaced while this waited, or removed.
-                    Lock::Gone if dir.exists() => {}
+                    Lock::Moved => {}
                     Lock::Gone => return Ok(None),
                     Lock::Busy => bail!("its lock is refused"),
                 }
             };
-            let config =
-                tree::read_file(lock.as_fd(), config::FILE).with_context(|| format!("read `{}`", config::FILE))?;
-            let config: ImageConfiguration = serde_json::from_slice(&config)?;
+            let config = tree::read_file(lock.as_fd(), config::FILE)
+                .map_err(anyhow::Error::from)
+                .and_then(|content| Ok(serde_json::from_slice::<ImageConfiguration>(&content)?))
+                .with_context(|| format!("read `{}`", config::FILE))?;
             let config = config.config().clone().unwrap_or_default();
             Ok(Some(Image { name: name.to_owned(), rootfs: dir.join("rootfs"), config, lock }))
         };
@@ -163,8 +164,7 @@ impl Store {
             let rootfs = make_rootfs(staging.dir()?)?;
             let tally = archive::extract(archive, rootfs.as_fd(), &self.limits)?;
             let entry = config::write(staging.dir()?, name, &config::of_tree(rootfs.as_fd())?, tally)?;
-            // Before the rename: after a power failure there is a whole image or none.
-            rustix::fs::syncfs(&rootfs).context("bring the image to the disk")?;
+            sync(rootfs.as_fd())?;
             publish(images.as_fd(), staging, &name::directory(name))?;
             Ok(entry)
         };
@@ -181,7 +181,11 @@ impl Store {
             let rootfs = make_rootfs(staging.dir()?)?;
             let tally = busybox::fill(rootfs.as_fd())?;
             config::write(staging.dir()?, busybox::NAME, &config::with_shell(), tally)?;
-            staging.publish_new(busybox::NAME)?;
+            // Who comes second need not wait for the disk.
+            if self.find(busybox::NAME)?.is_none() {
+                sync(rootfs.as_fd())?;
+                staging.publish_new(busybox::NAME)?;
+            }
             drop(staging);
             self.find(busybox::NAME)?.context("another command removed it")
         };
@@ -227,10 +231,16 @@ fn lock_alone(images: BorrowedFd, dir: &str) -> Result<Option<OwnedFd>> {
         match lock(images, dir, FlockOperation::NonBlockingLockExclusive)? {
             Lock::Held(held) => return Ok(Some(held)),
             Lock::Gone => return Ok(None),
+            Lock::Moved => {}
             Lock::Busy => std::thread::sleep(Duration::from_millis(10)),
         }
     }
     Err(anyhow!("it is in use")).remedy("a container runs from it, which `minirun ps` shows: stop that first")
+}
+
+/// Brings the image to the disk before it gets its name: after a power failure there is a whole image or none.
+fn sync(rootfs: BorrowedFd) -> Result<()> {
+    rustix::fs::syncfs(rootfs).context("bring the image to the disk")
 }
 
 fn publish(images: BorrowedFd, mut staging: Staging, dir: &str) -> Result<()> {
@@ -257,12 +267,12 @@ fn make_rootfs(dir: BorrowedFd) -> Result<OwnedFd> {
 
 /// What the listing shows of one directory: nothing when it was removed meanwhile.
 fn read_entry(images: BorrowedFd, dir: &[u8]) -> Result<Option<Entry>> {
-    let dir = match tree::open_directory(images, dir) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-        opened => opened.with_context(|| format!("open `{}`", tree::shown(dir)))?,
+    let content = tree::open_directory(images, dir).and_then(|dir| tree::read_file(dir.as_fd(), config::ENTRY));
+    let read = || -> Result<Option<Entry>> {
+        match content {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            content => Ok(Some(serde_json::from_slice(&content?)?)),
+        }
     };
-    match tree::read_file(dir.as_fd(), config::ENTRY) {
-        Err(Errno::NOENT) => Ok(None),
-        content => Ok(Some(serde_json::from_slice(&content?).with_context(|| format!("read `{}`", config::ENTRY))?)),
-    }
+    read().with_context(|| format!("read `{}` of `{}`", config::ENTRY, tree::shown(dir)))
 }

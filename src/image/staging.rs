@@ -20,15 +20,17 @@ pub(super) enum Lock {
     Held(OwnedFd),
     /// Somebody else holds it.
     Busy,
-    /// No directory has the name, or no longer the one that had it.
+    /// It was replaced or removed while this waited: another directory may have the name now.
+    Moved,
+    /// Nothing has the name.
     Gone,
 }
 
-/// Opens and locks the directory `name`.
+/// Opens and locks the directory `name`. What else has the name, a file or a link, is an error.
 pub(super) fn lock(images: BorrowedFd, name: &str, operation: FlockOperation) -> rustix::io::Result<Lock> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir = match rustix::fs::openat(images, name, flags, Mode::empty()) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Lock::Gone),
+        Err(Errno::NOENT) => return Ok(Lock::Gone),
         dir => dir?,
     };
     loop {
@@ -43,7 +45,7 @@ pub(super) fn lock(images: BorrowedFd, name: &str, operation: FlockOperation) ->
     let ours = rustix::fs::fstat(&dir)?;
     match rustix::fs::statat(images, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(named) if (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino) => Ok(Lock::Held(dir)),
-        Ok(_) | Err(Errno::NOENT) => Ok(Lock::Gone),
+        Ok(_) | Err(Errno::NOENT) => Ok(Lock::Moved),
         Err(e) => Err(e),
     }
 }
@@ -137,7 +139,7 @@ pub(super) fn sweep(images: BorrowedFd) -> Result<()> {
         if !name.starts_with('.') || name == "." || name == ".." {
             continue;
         }
-        if let Lock::Held(dir) = lock(images, name, FlockOperation::NonBlockingLockExclusive)? {
+        if let Ok(Lock::Held(dir)) = lock(images, name, FlockOperation::NonBlockingLockExclusive) {
             let left = Staging { images, name: name.to_owned(), dir: Some(dir) };
             if let Err(e) = left.delete() {
                 // A mount inside it, say. It takes room and harms nothing, so it stops nothing.

@@ -64,10 +64,16 @@ fn raise(dir: BorrowedFd, name: &[u8], top: BorrowedFd, moved: &mut u64) -> Resu
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
         Err(e) => return Err(e).with_context(|| format!("delete `{}`", shown(name))),
     }
+    let mut opened = false;
     loop {
         *moved += 1;
         match rustix::fs::renameat_with(dir, name, top, format!(".{moved:x}"), RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}
+            // Not root: a move changes the `..` in a directory, which the image closed to its owner.
+            Err(Errno::ACCESS) if !opened => {
+                open_up(dir, name)?;
+                opened = true;
+            }
             done => return done.with_context(|| format!("move `{}` to delete it", shown(name))),
         }
     }
@@ -82,14 +88,16 @@ fn unlink_unless_directory(dir: BorrowedFd, name: &[u8]) -> Result<bool> {
 }
 
 fn open_to_empty(dir: BorrowedFd, name: &[u8]) -> Result<OwnedFd> {
-    let opened = match open_directory(dir, name) {
-        // Not root, and the image has it closed to its owner. `name` is a directory: it could not be unlinked.
-        Err(Errno::ACCESS) => {
-            rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty()).and_then(|()| open_directory(dir, name))
-        }
-        opened => opened,
-    };
-    opened.with_context(|| format!("open `{}` to delete it", shown(name)))
+    if !rustix::process::geteuid().is_root() {
+        open_up(dir, name)?;
+    }
+    open_directory(dir, name).with_context(|| format!("open `{}` to delete it", shown(name)))
+}
+
+/// Lets its owner, who is not root, into the directory `name`: a directory, because unlinking it said so.
+fn open_up(dir: BorrowedFd, name: &[u8]) -> Result<()> {
+    rustix::fs::chmodat(dir, name, Mode::RWXU, AtFlags::empty())
+        .with_context(|| format!("change the mode of `{}` to delete it", shown(name)))
 }
 
 /// Deletes the empty directory `name`.
@@ -110,15 +118,15 @@ pub(super) fn shown(name: &[u8]) -> String {
     }
 }
 
-/// Writes a new file and brings it to the disk.
+/// Writes a new file.
 pub(super) fn write_file(dir: BorrowedFd, name: &str, content: &[u8], mode: Mode) -> Result<()> {
     use std::io::Write;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::File::from(rustix::fs::openat(dir, name, flags, mode)?);
         file.write_all(content)?;
-        rustix::fs::fchmod(&file, mode)?;
-        file.sync_data()
+        // Not left to the umask.
+        Ok(rustix::fs::fchmod(&file, mode)?)
     };
     write().with_context(|| format!("write `{name}`"))
 }

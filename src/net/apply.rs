@@ -107,13 +107,15 @@ impl<'a> Applier<'a> {
                 self.container.as_mut().ok_or_else(|| anyhow!("configure the container's network: no socket in it"))?
             }
         };
-        socket.batch(requests).map_err(|refused| told(&refused, owners.get(refused.request).and_then(|at| steps.get(*at))))
+        socket
+            .batch(requests)
+            .map_err(|refused| told(&refused, owners.get(refused.request).and_then(|at| steps.get(*at))))
     }
 
     fn requests(&mut self, step: &Step) -> Result<Vec<Request>> {
         Ok(match step {
-            Step::AddBridge { name, mac, mtu, alias } => {
-                vec![rtnl::add_bridge(name, *mac, *mtu), rtnl::set_alias(name, alias)]
+            Step::AddBridge { name, mac, alias } => {
+                vec![rtnl::add_bridge(name, *mac), rtnl::set_alias(name, alias)]
             }
             Step::AddAddress { place, link, address } => vec![rtnl::add_address(self.index(*place, link)?, *address)],
             Step::NoLinkLocal { link, .. } => vec![rtnl::no_link_local(link)],
@@ -164,7 +166,9 @@ impl<'a> Applier<'a> {
                 }
             }
             Step::Nft(Change::AddTable { .. }) => match nft::commit(&[&Change::DeleteTable]) {
-                Err(refused) if refused.errno != libc::ENOENT => Err(refused.error.context("delete table `inet minirun`")),
+                Err(refused) if refused.errno != libc::ENOENT => {
+                    Err(refused.error.context("delete table `inet minirun`"))
+                }
                 _ => Ok(()),
             },
             Step::Sysctl { place: Place::Hub, key, value } if value == "1" => {
@@ -236,8 +240,12 @@ fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
         (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::Nft(_))) => {
             error.remedy("this kernel lacks nf_tables with inet, nat and masquerade")
         }
-        (libc::EOPNOTSUPP, Some(Step::AddBridge { .. })) => error.remedy("this kernel lacks bridges: load module `bridge`"),
-        (libc::EOPNOTSUPP, Some(Step::AddVeth { .. })) => error.remedy("this kernel lacks veth pairs: load module `veth`"),
+        (libc::EOPNOTSUPP, Some(Step::AddBridge { .. })) => {
+            error.remedy("this kernel lacks bridges: load module `bridge`")
+        }
+        (libc::EOPNOTSUPP, Some(Step::AddVeth { .. })) => {
+            error.remedy("this kernel lacks veth pairs: load module `veth`")
+        }
         (libc::ENOSPC | libc::EXFULL | libc::EMFILE, Some(Step::SetPort { .. })) => {
             error.remedy("a bridge takes 1,023 containers: end some, see `minirun ps`")
         }

@@ -14,8 +14,8 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         Place::Container => format!("ip -n {netns}"),
     };
     match step {
-        Step::AddBridge { name, mac, mtu, alias } => vec![
-            format!("ip link add {name} address {} mtu {mtu} type bridge", colons(mac)),
+        Step::AddBridge { name, mac, alias } => vec![
+            format!("ip link add {name} address {} type bridge", colons(mac)),
             format!("ip link set {name} alias {alias}"),
         ],
         Step::AddAddress { place, link, address } => vec![format!("{} addr add {address} dev {link}", ip(place))],
@@ -116,12 +116,18 @@ pub fn reason(step: &Step) -> String {
         Step::AddAddress { place: Place::Container, .. } => {
             "an address that no other container has; its length brings the route to the neighbours".into()
         }
-        Step::NoLinkLocal { .. } => "this network is IPv4 only: no fe80:: address is made, none has to be checked for twins".into(),
-        Step::SetUp { place: Place::Container, link } if link == "lo" => "programs talk to themselves over 127.0.0.1".into(),
+        Step::NoLinkLocal { .. } => {
+            "this network is IPv4 only: no fe80:: address is made, none has to be checked for twins".into()
+        }
+        Step::SetUp { place: Place::Container, link } if link == "lo" => {
+            "programs talk to themselves over 127.0.0.1".into()
+        }
         Step::SetUp { .. } => "a link carries packets only when it is up".into(),
-        Step::AddVeth { .. } => "a veth pair is a cable between two namespaces: what goes in at one end comes out at the \
+        Step::AddVeth { .. } => {
+            "a veth pair is a cable between two namespaces: what goes in at one end comes out at the \
              other; the far end is born in the container"
-            .into(),
+                .into()
+        }
         Step::SetPort { .. } => "plugs the host's end into the bridge; the alias says whose it is".into(),
         Step::AddDefaultRoute { .. } => "everything that is not a neighbour goes to the gateway".into(),
         Step::Sysctl { key, .. } if key.ends_with("/forwarding") => {
@@ -143,9 +149,13 @@ pub fn reason(step: &Step) -> String {
 
 fn nft_reason(change: &Change) -> &'static str {
     match change {
-        Change::AddTable { .. } => "minirun's only table: what it filters and translates is in here, and nothing else is touched",
+        Change::AddTable { .. } => {
+            "minirun's only table: what it filters and translates is in here, and nothing else is touched"
+        }
         Change::DeleteTable => "the table was made for other addresses",
-        Change::AddSet { name: "bridges", .. } => "the links that are minirun's bridges: one look-up, however many there are",
+        Change::AddSet { name: "bridges", .. } => {
+            "the links that are minirun's bridges: one look-up, however many there are"
+        }
         Change::AddSet { name: "within", .. } => "the ways from a bridge back to itself",
         Change::AddSet { .. } => "the links on which minirun turned forwarding on",
         Change::AddElement { set: "guarded", .. } => {
@@ -160,7 +170,9 @@ fn nft_reason(change: &Change) -> &'static str {
         Change::AddRule { matches, verdict, .. } => match (matches.first(), verdict) {
             (Some(Match::EstablishedOrRelated), _) => "answers to what a container asked",
             (Some(Match::DestinationNatted), _) => "what was published by a NAT rule",
-            (Some(Match::PairInSet(_)), _) => "container to container, where a bridge's frames pass the host's rules too",
+            (Some(Match::PairInSet(_)), _) => {
+                "container to container, where a bridge's frames pass the host's rules too"
+            }
             (Some(Match::OutSet(_)), _) => "nobody outside opens a connection to a container",
             (Some(Match::InSet(_)), Verdict::Accept) => "containers may open connections to the outside",
             _ => "what minirun's forwarding would let pass from one of the host's neighbours to another",

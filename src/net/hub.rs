@@ -135,7 +135,8 @@ pub struct Taken {
 
 /// All ranges that the host uses: by its routes and addresses, and `resolvers`. A default route takes nothing.
 pub fn taken(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr]) -> Result<Vec<Taken>> {
-    let name = |index: u32| view.links.iter().find(|l| l.index == index).map_or("a port", |l| l.name.as_str()).to_owned();
+    let name =
+        |index: u32| view.links.iter().find(|l| l.index == index).map_or("a port", |l| l.name.as_str()).to_owned();
     let mut taken: Vec<Taken> = resolvers
         .iter()
         .map(|resolver| Taken { range: Ipv4Net::from(*resolver), holder: "a resolver of this host".into() })
@@ -155,7 +156,10 @@ pub fn taken(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr]) -> Result<Vec
 
 fn range_of(message: &RouteMessage) -> Option<(Ipv4Net, u32)> {
     // Broadcast and multicast entries stand beside an address that is in the list already.
-    if !matches!(message.header.kind, RouteType::Unicast | RouteType::Local | RouteType::BlackHole | RouteType::Prohibit) {
+    if !matches!(
+        message.header.kind,
+        RouteType::Unicast | RouteType::Local | RouteType::BlackHole | RouteType::Prohibit
+    ) {
         return None;
     }
     let mut destination = None;

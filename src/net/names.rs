@@ -99,7 +99,8 @@ mod tests {
     #[test]
     fn hosts_has_name_address_and_gateway() {
         let own = "10.214.0.2".parse().unwrap();
-        let text = hosts(own, Some(Ipv4Addr::new(10, 214, 0, 1)), "web", &[("db".into(), "192.0.2.7".parse().unwrap())]);
+        let text =
+            hosts(own, Some(Ipv4Addr::new(10, 214, 0, 1)), "web", &[("db".into(), "192.0.2.7".parse().unwrap())]);
         assert!(text.contains("10.214.0.2\tweb\n10.214.0.1\tgateway"), "{text}");
         assert!(text.ends_with("192.0.2.7\tdb\n"), "{text}");
     }

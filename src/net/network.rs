@@ -66,12 +66,7 @@ impl Bridge {
         let mut missing = Vec::new();
         let link = view.link(BRIDGE);
         if link.is_none() {
-            missing.push(Step::AddBridge {
-                name: BRIDGE.into(),
-                mac: mac_of(gateway.addr()),
-                mtu: view.mtu(),
-                alias: ALIAS.into(),
-            });
+            missing.push(Step::AddBridge { name: BRIDGE.into(), mac: mac_of(gateway.addr()), alias: ALIAS.into() });
             if view.ipv6 {
                 missing.push(sysctl(&format!("net/ipv6/conf/{BRIDGE}/disable_ipv6"), "1"));
             }
@@ -144,7 +139,7 @@ pub fn made(view: &View, directory: &Path) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some(link) = view.link(BRIDGE).filter(|link| link.alias == ALIAS) {
         let (name, alias) = (link.name.clone(), link.alias.clone());
-        steps.push(Step::AddBridge { name, mac: [0; 6], mtu: link.mtu, alias });
+        steps.push(Step::AddBridge { name, mac: [0; 6], alias });
     }
     if let Some(comment) = &view.table {
         steps.push(Step::Nft(Change::AddTable { comment: comment.clone() }));
@@ -214,11 +209,7 @@ fn rules(gateway: Ipv4Net, comment: String) -> Vec<Change> {
         rule(forward, vec![Match::InSet(BRIDGES)], Verdict::Accept),
         rule(forward, vec![Match::InSet(GUARDED)], Verdict::Drop),
         Change::AddChain { name: "postrouting", hook: Hook::Postrouting },
-        rule(
-            "postrouting",
-            vec![Match::SourceIn(gateway.trunc()), Match::OutNot(BRIDGE.into())],
-            Verdict::Masquerade,
-        ),
+        rule("postrouting", vec![Match::SourceIn(gateway.trunc()), Match::OutNot(BRIDGE.into())], Verdict::Masquerade),
         Change::AddElement { set: BRIDGES, links: vec![BRIDGE.into()] },
         Change::AddElement { set: WITHIN, links: vec![BRIDGE.into(), BRIDGE.into()] },
     ]
@@ -227,21 +218,19 @@ fn rules(gateway: Ipv4Net, comment: String) -> Vec<Change> {
 /// The pools that are tried, in this order.
 fn pools() -> impl Iterator<Item = Ipv4Net> {
     let ranges = [([10, 214, 0, 0], 15), ([172, 30, 0, 0], 15), ([192, 168, 0, 0], 16)];
-    ranges.into_iter().flat_map(|(address, prefix)| {
-        Ipv4Net::new_assert(address.into(), prefix).subnets(PREFIX).into_iter().flatten()
-    })
+    ranges
+        .into_iter()
+        .flat_map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix).subnets(PREFIX).into_iter().flatten())
 }
 
 /// The gateway's address in the first pool that overlaps nothing.
 fn free_pool(taken: &[Taken]) -> Result<Ipv4Net> {
-    let overlap = |pool: Ipv4Net| {
-        taken.iter().find(|t| t.range.contains(&pool.network()) || pool.contains(&t.range.network()))
-    };
+    let overlap =
+        |pool: Ipv4Net| taken.iter().find(|t| t.range.contains(&pool.network()) || pool.contains(&t.range.network()));
     if let Some(pool) = pools().find(|pool| overlap(*pool).is_none()) {
         return Ok(Ipv4Net::new_assert(pool.hosts().next().unwrap_or(pool.network()), PREFIX));
     }
-    let mut holders: Vec<String> =
-        pools().filter_map(overlap).map(|t| format!("{} ({})", t.range, t.holder)).collect();
+    let mut holders: Vec<String> = pools().filter_map(overlap).map(|t| format!("{} ({})", t.range, t.holder)).collect();
     holders.dedup();
     holders.truncate(8);
     Err(refused(
@@ -291,7 +280,10 @@ mod tests {
         let bridge = Bridge::decide(&view(), gateway, false, &[]);
         assert_eq!(bridge.opened, ["eth0"]);
         let position = |wanted: &str| bridge.missing.iter().position(|s| format!("{s:?}").contains(wanted)).unwrap();
-        assert!(position("GUARDED") < position("conf/eth0/forwarding") || position("guarded") < position("conf/eth0/forwarding"));
+        assert!(
+            position("GUARDED") < position("conf/eth0/forwarding")
+                || position("guarded") < position("conf/eth0/forwarding")
+        );
     }
 
     #[test]

@@ -22,9 +22,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
-use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-};
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::wire::{Received, explain_error, messages};
 
@@ -257,9 +255,10 @@ impl Rtnl {
     }
 }
 
-/// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them.
-pub fn add_bridge(name: &str, mac: Mac, mtu: u32) -> Request {
-    let link = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.to_vec()).mtu(mtu).build();
+/// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
+/// MTU follows its ports' by itself.
+pub fn add_bridge(name: &str, mac: Mac) -> Request {
+    let link = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.to_vec()).build();
     Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 

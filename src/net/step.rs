@@ -28,8 +28,6 @@ pub enum Step {
         name: String,
         /// Its own hardware address, so that it does not take and follow its ports'.
         mac: Mac,
-        /// In bytes.
-        mtu: u32,
         /// Whose it is.
         alias: String,
     },

@@ -87,7 +87,9 @@ pub fn capabilities(add: &[String], drop: &[String]) -> Result<CapsHashSet> {
 fn parse(name: &str) -> Result<Capability> {
     let upper = name.to_ascii_uppercase();
     let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-    full.parse().ok().with_context(|| format!("parse capability `{name}`: there is none of that name, see capabilities(7)"))
+    full.parse()
+        .ok()
+        .with_context(|| format!("parse capability `{name}`: there is none of that name, see capabilities(7)"))
 }
 
 #[cfg(test)]

@@ -1,26 +1,32 @@
-//! /dev: a fresh tmpfs with the usual nodes; nothing of the image's /dev is used.
+//! /dev: a fresh directory with the usual nodes; nothing of the image's /dev is used.
 //!
-//! The tmpfs itself is `nodev`, so that a node that root in the container makes there cannot be opened; each of the usual
-//! nodes is a mount of its own that was copied before. The nodes are the container's own too: changing the mode of its
+//! The directory's mount is `nodev`, so that a node that root in the container makes there cannot be opened; each of the
+//! usual nodes is a mount of its own that was made before. The nodes are the container's own too: changing the mode of its
 //! `/dev/null` does not change the host's.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::libc;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstat, makedev, mkdirat, mknodat, openat};
-use rustix::mount::{MountFlags, OpenTreeFlags, mount, open_tree};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, makedev, mkdirat, mknodat, openat};
+use rustix::mount::{MountFlags, OpenTreeFlags, mount, mount_bind, open_tree};
 use rustix::process::Uid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 
 use super::mounts::attach;
+use super::rootfs;
 use crate::sys::mount_setattr;
 
 /// Name, major and minor number (Documentation/admin-guide/devices.txt of the kernel).
-const NODES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const NODES: [(&str, u32, u32); 6] = [
+    ("dev/null", 1, 3),
+    ("dev/zero", 1, 5),
+    ("dev/full", 1, 7),
+    ("dev/random", 1, 8),
+    ("dev/urandom", 1, 9),
+    ("dev/tty", 5, 0),
+];
 
 const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "dev/ptmx"),
@@ -32,50 +38,30 @@ const LINKS: [(&str, &str); 6] = [
 ];
 
 /// Mounts and fills `dev` below the working directory. The umask must be 0.
+///
+/// By plain names: everything here was made a moment ago and nobody else sees it.
 pub fn make() -> Result<()> {
-    let nosuid = MountFlags::NOSUID;
-    let closed = nosuid | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("tmpfs", "dev", "tmpfs", nosuid | MountFlags::STRICTATIME, c"mode=755,size=65536k").context("mount `/dev`")?;
-    let dev = openat(CWD, "dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut nodes = Vec::with_capacity(NODES.len());
+    mount_bind(rootfs::DEV, "dev").context("mount `/dev`")?;
     for (name, major, minor) in NODES {
-        mknodat(&dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))
-            .with_context(|| format!("make device `/dev/{name}`"))?;
-        nodes.push((name, copy(dev.as_fd(), name)?));
+        let failed = || format!("make device `/{name}`");
+        mknodat(CWD, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))
+            .with_context(failed)?;
+        mount_bind(name, name).with_context(failed)?;
     }
     mount_setattr(CWD, c"dev", false, libc::MOUNT_ATTR_NODEV, 0, 0).context("close `/dev` to other devices")?;
-    for (name, node) in nodes {
-        let target = openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        attach(node.as_fd(), target.as_fd()).with_context(|| format!("mount `/dev/{name}`"))?;
-    }
-    for (name, kind, flags, options) in [
-        ("pts", "devpts", nosuid | MountFlags::NOEXEC, c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
-        ("shm", "tmpfs", closed, c"mode=1777,size=65536k"),
-        ("mqueue", "mqueue", closed, c""),
+    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    for (path, kind, flags, options) in [
+        ("dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        ("dev/shm", "tmpfs", closed, c"mode=1777,size=65536k"),
+        ("dev/mqueue", "mqueue", closed, c""),
     ] {
-        mkdirat(&dev, name, Mode::from_raw_mode(0o755)).with_context(|| format!("make `/dev/{name}`"))?;
-        let target = Path::new("dev").join(name);
-        mount(kind, &target, kind, flags, options).with_context(|| format!("mount `/dev/{name}`"))?;
+        mkdirat(CWD, path, Mode::from_raw_mode(0o755)).with_context(|| format!("make `/{path}`"))?;
+        mount(kind, path, kind, flags, options).with_context(|| format!("mount `/{path}`"))?;
     }
     for (target, link) in LINKS {
         symlink(target, link).with_context(|| format!("make link `/{link}`"))?;
     }
     Ok(())
-}
-
-fn copy(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    open_tree(dir, name, flags).with_context(|| format!("copy the mount of `/dev/{name}`"))
-}
-
-/// A copy of the container's own `/dev/null`, to be mounted over what nobody may read.
-pub fn null() -> Result<OwnedFd> {
-    let node = copy(CWD, "dev/null")?;
-    let stat = fstat(&node)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != makedev(1, 3) {
-        bail!("check `/dev/null`: it is not the null device");
-    }
-    Ok(node)
 }
 
 /// The two sides of a pseudo-terminal of the container's own devpts.
@@ -98,8 +84,9 @@ pub fn make_terminal(uid: u32) -> Result<Terminal> {
     fchown(&slave, Some(Uid::from_raw(uid)), None).context("give the pseudo-terminal to the user")?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let console = open_tree(&slave, "", flags).context("copy the mount of the pseudo-terminal")?;
-    let target = openat(CWD, "dev/console", OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
-        .context("make `/dev/console`")?;
+    let target =
+        openat(CWD, "dev/console", OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
+            .context("make `/dev/console`")?;
     attach(console.as_fd(), target.as_fd()).context("mount `/dev/console`")?;
     Ok(Terminal { master, slave })
 }

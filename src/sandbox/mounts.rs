@@ -106,7 +106,9 @@ pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn mount_on(target: BorrowedFd<'_>, options: &str, flags: MountFlags) -> Result<()> {
-    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    };
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
@@ -114,6 +116,7 @@ fn mount_on(target: BorrowedFd<'_>, options: &str, flags: MountFlags) -> Result<
             None => fsconfig_set_flag(&context, option)?,
         }
     }
+    fsconfig_set_string(&context, "source", "tmpfs")?;
     fsconfig_create(&context)?;
     let mut attributes = MountAttrFlags::empty();
     for (flag, attribute) in [

@@ -13,7 +13,7 @@ use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, statat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::process::pivot_root;
 
@@ -23,6 +23,10 @@ const STAGE: &str = "/run";
 const UPPER: &str = "/run/upper";
 const WORK: &str = "/run/work";
 const MERGED: &str = "/run/merged";
+/// Becomes /dev (`devices.rs`).
+pub const DEV: &str = "/run/dev";
+/// Covers directories that nobody may look into (`masks.rs`).
+pub const EMPTY: &str = "/run/empty";
 
 /// Directories of the upper layer on which something will be mounted, and `etc` for the files.
 const DIRECTORIES: [&str; 4] = ["proc", "sys", "dev", "etc"];
@@ -36,8 +40,9 @@ pub fn leave_host_mounts() -> Result<()> {
 pub fn assemble(lower: &Path, files: &[(&str, String)]) -> Result<()> {
     // Relative to the working directory, the lower layer's path needs no quoting either.
     rustix::process::chdir(lower).with_context(|| format!("enter `{}`", lower.display()))?;
-    mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755").context("mount a tmpfs for changes")?;
-    for directory in [UPPER, WORK, MERGED] {
+    // One file system for all that is made here: each further one costs its making, and its unmaking at the end.
+    mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID, c"mode=755").context("mount a tmpfs for changes")?;
+    for directory in [UPPER, WORK, MERGED, DEV, EMPTY] {
         make_directory(Path::new(directory))?;
     }
     for directory in DIRECTORIES {
@@ -132,19 +137,12 @@ fn open_or_make(
 /// Enters the working directory of the program, making it where it is missing (as docker does).
 pub fn enter_working_directory(path: &Path) -> Result<()> {
     let failed = || format!("enter working directory `{}`", path.display());
-    let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).with_context(failed)?;
-    let directory = if path == Path::new("/") { root } else { open_target(root.as_fd(), path, true).with_context(failed)? };
+    let root =
+        openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).with_context(failed)?;
+    let directory =
+        if path == Path::new("/") { root } else { open_target(root.as_fd(), path, true).with_context(failed)? };
     rustix::process::fchdir(directory).with_context(failed)?;
     // A directory outside the root has no path from it, and the kernel says so.
     let inside = rustix::process::getcwd(Vec::new()).with_context(failed)?.as_bytes().starts_with(b"/");
     if inside { Ok(()) } else { bail!("{}: it is outside the container", failed()) }
-}
-
-/// Whether `path`, relative to the working directory, is a directory; `None` where there is nothing.
-pub fn is_directory(path: &Path) -> Result<Option<bool>> {
-    match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("look at `/{}`", path.display())),
-    }
 }

@@ -106,10 +106,11 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<String> {
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
         file => file.with_context(failed)?,
     };
-    if !FileType::from_raw_mode(fstat(&file).with_context(failed)?.st_mode).is_file() {
+    let stat = fstat(&file).with_context(failed)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
         bail!("{}: it is not a plain file", failed());
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(u64::try_from(stat.st_size).unwrap_or(0).min(LIMIT) as usize + 1);
     std::fs::File::from(file).take(LIMIT + 1).read_to_end(&mut bytes).with_context(failed)?;
     if bytes.len() as u64 > LIMIT {
         bail!("{}: it is larger than 1 MiB", failed());
