@@ -63,7 +63,10 @@ host_test!(a_shell_is_usable, |_host| {
     terminal.shows("cat-24");
     terminal.types("typed-to-cat\n");
     terminal.shows("typed-to-cat\r\ntyped-to-cat");
+    terminal.clear();
     terminal.types("\x03");
+    // The interrupt also throws away what was typed and not read: a user waits for the prompt.
+    terminal.shows("# ");
     terminal.types("echo still-$((20 + 5))\n");
     terminal.shows("still-25");
     assert!(!terminal.screen().contains("job control turned off"), "{}", terminal.screen());

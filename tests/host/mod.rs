@@ -245,29 +245,36 @@ impl Host {
         }
     }
 
-    /// The system calls that minirun itself makes, in order, when it is called with these words. It runs to its end for that.
-    pub fn calls(&self, words: &str) -> Vec<SystemCall> {
-        let trace = "/dev/shm/trace";
-        self.sh(&format!("strace -qq -o {trace} $MINIRUN {words}")).ok();
-        let lines = std::fs::read_to_string(trace).expect("a trace");
-        std::fs::remove_file(trace).expect("rm");
-        let mut seen = std::collections::BTreeMap::new();
-        let name = |line: &str| line.split_once('(').map(|(name, _)| name.to_owned());
-        // Lines about signals and the end name no call.
-        let calls =
-            lines.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase())).filter_map(name);
-        // The first is strace's own execve, which cannot be tampered with.
-        let numbered = calls.map(|name| {
-            let number = seen.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
-            SystemCall { number: *number, name }
-        });
-        numbered.skip(1).collect()
+    /// The system calls of a minirun that is called with these words, and runs to its end for that: its own, in order, and
+    /// those that its first child makes before it becomes the container's program.
+    pub fn calls(&self, words: &str) -> (Vec<SystemCall>, Vec<SystemCall>) {
+        let traces = self.directory("traces");
+        self.sh(&format!("strace -ff -qq -o {}/of $MINIRUN {words}", traces.text())).ok();
+        let mut files: Vec<_> =
+            std::fs::read_dir(traces.path()).expect("traces").flatten().map(|file| file.path()).collect();
+        files.sort_by_key(|path| path.extension().and_then(|pid| pid.to_str()?.parse::<u32>().ok()));
+        let calls_in = |path: &Path| {
+            let lines = std::fs::read_to_string(path).expect("a trace");
+            // Lines about signals and the end name no call.
+            let calls = lines.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()));
+            numbered(calls.filter_map(|line| line.split_once('(')).map(|(name, _)| name))
+        };
+        // The first call of all is strace's own execve, which cannot be tampered with.
+        let parent = calls_in(&files[0]).into_iter().skip(1).collect();
+        let child = calls_in(&files[1]).into_iter().take_while(|call| call.name != "execve").collect();
+        (parent, child)
     }
 
     /// The same, where something happens at `call`: `signal=KILL`, `error=ENOMEM` (strace(1), "Tampering").
     pub fn tampered(&self, words: &str, call: &SystemCall, tampering: &str) -> Call {
         let SystemCall { name, number } = call;
         self.sh(&format!("exec strace -qq -o /dev/null -e inject={name}:{tampering}:when={number} $MINIRUN {words}"))
+    }
+
+    /// The same in minirun and its children: in whichever has so many calls of that name.
+    pub fn tampered_below(&self, words: &str, call: &SystemCall, tampering: &str) -> Call {
+        let SystemCall { name, number } = call;
+        self.sh(&format!("exec strace -f -qq -o /dev/null -e inject={name}:{tampering}:when={number} $MINIRUN {words}"))
     }
 
     /// Writes a file of this host, which may be one of /etc.
@@ -289,10 +296,19 @@ impl Host {
 }
 
 /// The `number`th call of that name in the life of a process.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct SystemCall {
     pub name: String,
     pub number: usize,
+}
+
+fn numbered<'a>(names: impl Iterator<Item = &'a str>) -> Vec<SystemCall> {
+    let mut seen = std::collections::BTreeMap::new();
+    let number = |name: &'a str| {
+        let number = seen.entry(name).and_modify(|number| *number += 1).or_insert(1);
+        SystemCall { name: name.to_owned(), number: *number }
+    };
+    names.map(number).collect()
 }
 
 /// A directory that goes with its value.

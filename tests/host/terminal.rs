@@ -89,6 +89,11 @@ impl Terminal {
         HungUp(self.child)
     }
 
+    /// Forgets what it has shown, so that `shows` waits for something new.
+    pub fn clear(&self) {
+        self.screen.lock().expect("no panic").clear();
+    }
+
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().expect("no panic")).into_owned()
     }
