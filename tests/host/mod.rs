@@ -245,24 +245,22 @@ impl Host {
         }
     }
 
-    /// The system calls of a minirun that is called with these words, and runs to its end for that: its own, in order, and
-    /// those that its first child makes before it becomes the container's program.
-    pub fn calls(&self, words: &str) -> (Vec<SystemCall>, Vec<SystemCall>) {
+    /// The system calls that minirun itself makes, in order, when it is called with these words. It runs to its end for that.
+    pub fn calls(&self, words: &str) -> Vec<SystemCall> {
+        let traces = self.directory("traces");
+        self.sh(&format!("strace -qq -o {}/own $MINIRUN {words}", traces.text())).ok();
+        // The first is strace's own execve, which cannot be tampered with.
+        calls_in(&traces.path().join("own")).into_iter().skip(1).collect()
+    }
+
+    /// Those of its first child, before it becomes the container's program.
+    pub fn calls_of_the_child(&self, words: &str) -> Vec<SystemCall> {
         let traces = self.directory("traces");
         self.sh(&format!("strace -ff -qq -o {}/of $MINIRUN {words}", traces.text())).ok();
         let mut files: Vec<_> =
             std::fs::read_dir(traces.path()).expect("traces").flatten().map(|file| file.path()).collect();
         files.sort_by_key(|path| path.extension().and_then(|pid| pid.to_str()?.parse::<u32>().ok()));
-        let calls_in = |path: &Path| {
-            let lines = std::fs::read_to_string(path).expect("a trace");
-            // Lines about signals and the end name no call.
-            let calls = lines.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()));
-            numbered(calls.filter_map(|line| line.split_once('(')).map(|(name, _)| name))
-        };
-        // The first call of all is strace's own execve, which cannot be tampered with.
-        let parent = calls_in(&files[0]).into_iter().skip(1).collect();
-        let child = calls_in(&files[1]).into_iter().take_while(|call| call.name != "execve").collect();
-        (parent, child)
+        calls_in(&files[1]).into_iter().take_while(|call| call.name != "execve").collect()
     }
 
     /// The same, where something happens at `call`: `signal=KILL`, `error=ENOMEM` (strace(1), "Tampering").
@@ -302,13 +300,16 @@ pub struct SystemCall {
     pub number: usize,
 }
 
-fn numbered<'a>(names: impl Iterator<Item = &'a str>) -> Vec<SystemCall> {
+fn calls_in(trace: &Path) -> Vec<SystemCall> {
+    let lines = std::fs::read_to_string(trace).expect("a trace");
     let mut seen = std::collections::BTreeMap::new();
-    let number = |name: &'a str| {
-        let number = seen.entry(name).and_modify(|number| *number += 1).or_insert(1);
+    let number = |name: &str| {
+        let number = seen.entry(name.to_owned()).and_modify(|number| *number += 1).or_insert(1);
         SystemCall { name: name.to_owned(), number: *number }
     };
-    names.map(number).collect()
+    // Lines about signals and the end name no call.
+    let calls = lines.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()));
+    calls.filter_map(|line| line.split_once('(')).map(|(name, _)| name).map(number).collect()
 }
 
 /// A directory that goes with its value.
