@@ -76,6 +76,61 @@ pub struct Process {
 impl Plan {
     /// Decides a container from the options of `run`.
     pub fn from_run(args: &RunArgs, data_root: &Path) -> Result<Self> {
+        let Options { id, name, hostname, mounts, limits, capabilities, sysctls, hosts, env } = Options::of(args)?;
+        let (label, lower, image, words) = root(args, data_root, true)?;
+        let config = image.as_ref().map(|image| &image.config);
+        let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
+        let root = open_directory(&lower)?;
+        let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
+        let user = user::find(root.as_fd(), spec.map_or("", String::as_str))?;
+        let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
+        let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
+        let workdir = workdir(args, config)?;
+
+        let network = Network::decide(args.net, &id, &sysctls, false)?;
+        let files = files(args, &hostname, &name, &network, &hosts)?;
+        let record = Record {
+            name,
+            image: label,
+            command: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            network: args.net.to_string(),
+            address: network.address.map(|(own, _)| own),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            pid: None,
+            id,
+        };
+        let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
+        let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
+        Ok(Self { record, hostname, lower, image, read_only: args.read_only, mounts, files, network, process })
+    }
+}
+
+/// The name and the network that a container would get, for `--dry-run`: as valid as a plan, and nothing is made for it,
+/// not even the image `busybox`.
+pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)> {
+    let options = Options::of(args)?;
+    match root(args, data_root, false) {
+        Err(error) if !is_busybox(args) => return Err(error),
+        _ => {}
+    }
+    Ok((options.name, Network::decide(args.net, &options.id, &options.sysctls, true)?))
+}
+
+/// What the options say by themselves, without a look at the image.
+struct Options {
+    id: String,
+    name: String,
+    hostname: String,
+    mounts: Vec<Mount>,
+    limits: Vec<Limit>,
+    capabilities: CapsHashSet,
+    sysctls: Vec<(String, String)>,
+    hosts: Vec<(String, Option<IpAddr>)>,
+    env: Vec<OsString>,
+}
+
+impl Options {
+    fn of(args: &RunArgs) -> Result<Self> {
         refuse_what_cannot_be(args)?;
         let id = state::new_id()?;
         let name = args.name.clone().unwrap_or_else(|| id.clone());
@@ -90,39 +145,18 @@ impl Plan {
             None if args.net == Mode::Host => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
             None => name.clone(),
         };
-        let mounts = mounts(args)?;
-        let limits = args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?;
-        let capabilities = capabilities(&args.cap_add, &args.cap_drop)?;
-        let sysctls =
-            args.sysctl.iter().map(|text| options::sysctl(text, args.net == Mode::Host)).collect::<Result<Vec<_>>>()?;
-        let added = args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
-        let own_env = environment(args)?;
-
-        let (label, lower, image, words) = root(args, data_root)?;
-        let config = image.as_ref().map(|image| &image.config);
-        let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
-        let root = open_directory(&lower)?;
-        let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
-        let user = user::find(root.as_fd(), spec.map_or("", String::as_str))?;
-        let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
-        let env = merge_environment(&hostname, &user, args.tty, from_image, &own_env)?;
-        let workdir = workdir(args, config)?;
-
-        let network = Network::decide(args.net, &id, &sysctls, args.dry_run)?;
-        let files = files(args, &hostname, &name, &network, &added)?;
-        let record = Record {
-            name,
-            image: label,
-            command: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-            network: args.net.to_string(),
-            address: network.address.map(|(own, _)| own),
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            pid: None,
+        let host_network = args.net == Mode::Host;
+        Ok(Self {
             id,
-        };
-        let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
-        let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
-        Ok(Self { record, hostname, lower, image, read_only: args.read_only, mounts, files, network, process })
+            name,
+            hostname,
+            mounts: mounts(args)?,
+            limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
+            capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
+            sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
+            hosts: args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,
+            env: environment(args)?,
+        })
     }
 }
 
@@ -166,7 +200,13 @@ fn mounts(args: &RunArgs) -> Result<Vec<Mount>> {
 }
 
 /// Label, directory and image of the root file system, and the words that are left for the program.
-fn root<'a>(args: &'a RunArgs, data_root: &Path) -> Result<(String, PathBuf, Option<Image>, &'a [OsString])> {
+///
+/// The image `busybox` is made where it is missing, if `make` is set.
+fn root<'a>(
+    args: &'a RunArgs,
+    data_root: &Path,
+    make: bool,
+) -> Result<(String, PathBuf, Option<Image>, &'a [OsString])> {
     if let Some(directory) = &args.rootfs {
         let path =
             std::fs::canonicalize(directory).with_context(|| format!("use `{}` as root", directory.display()))?;
@@ -183,7 +223,7 @@ fn root<'a>(args: &'a RunArgs, data_root: &Path) -> Result<(String, PathBuf, Opt
     let store = Store::open(data_root)?;
     let image = match store.find(name)? {
         Some(image) => image,
-        None if matches!(name, "busybox" | "busybox:latest") && !args.dry_run => store.make_busybox()?,
+        None if make && is_busybox(args) => store.make_busybox()?,
         None => {
             return Err(refused(
                 format!("use image `{name}`: there is none of that name"),
@@ -192,6 +232,10 @@ fn root<'a>(args: &'a RunArgs, data_root: &Path) -> Result<(String, PathBuf, Opt
         }
     };
     Ok((image.name.clone(), image.rootfs.clone(), Some(image), words))
+}
+
+fn is_busybox(args: &RunArgs) -> bool {
+    args.rootfs.is_none() && args.words.first().is_some_and(|name| name == "busybox" || name == "busybox:latest")
 }
 
 fn argv(args: &RunArgs, config: Option<&oci_spec::image::Config>, words: &[OsString]) -> Result<Vec<CString>> {

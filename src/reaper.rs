@@ -17,7 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execveat, setpgid, tcsetpgrp};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-use crate::error::{EXIT_FAILED, report};
+use crate::error::{Advice, EXIT_FAILED, report};
 use crate::{init, sys};
 
 /// What it is called in a list of processes.
@@ -40,7 +40,9 @@ pub fn sealed_copy() -> Result<OwnedFd> {
 pub fn execute(copy: &OwnedFd, argv: &[CString], env: &[CString]) -> Result<Infallible> {
     let mut words = vec![CString::new(NAME)?];
     words.extend_from_slice(argv);
-    execveat(copy, c"", &words, env, nix::fcntl::AtFlags::AT_EMPTY_PATH).context("run the init of --init")
+    execveat(copy, c"", &words, env, nix::fcntl::AtFlags::AT_EMPTY_PATH)
+        .context("run the init of --init")
+        .remedy("it needs a static minirun, as ./scripts/build makes it")
 }
 
 /// Starts the program that `args` names after the first word, and ends with its exit code.
@@ -103,7 +105,7 @@ fn reap(program: Pid) -> Option<u8> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, status)) if pid == program => {
-                code = Some(u8::try_from(status).unwrap_or(EXIT_FAILED))
+                code = Some(u8::try_from(status).unwrap_or(EXIT_FAILED));
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => code = Some(128 + signal as i32 as u8),
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return code,

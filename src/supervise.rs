@@ -45,7 +45,6 @@ pub fn until_end(
     loop {
         let ready = wait(container, signals, relay.as_ref())?;
         if ready.signal {
-            let _ = signals.0.get_read_mut().set_nonblocking(true);
             for number in signals.0.pending() {
                 match (number, relay.as_ref()) {
                     (SIGWINCH, Some(relay)) => relay.resize(),
@@ -106,7 +105,6 @@ fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>) -> Resu
         other => other.context("wait for the container")?,
     };
     let any = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
-    // A terminal that every process has closed is "hung up" until one opens it again: waiting for it would spin.
     Ok(Ready { signal: any(0), ended: any(1), shown: any(2), typed: any(3) })
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 
 /// The most that is held for a program that does not read.
@@ -50,6 +51,9 @@ impl Drop for RawMode {
 #[derive(Debug)]
 pub struct Relay {
     master: OwnedFd,
+    /// Never used. While it is open the terminal cannot hang up, so a program that closes its terminal and lives on does not
+    /// keep minirun busy.
+    _slave: OwnedFd,
     /// Typed and not yet taken by the container's terminal.
     typed: VecDeque<u8>,
     /// Whether more can be typed.
@@ -61,8 +65,10 @@ impl Relay {
     /// Takes over the container's terminal. With `interactive`, what is typed goes to it.
     pub fn start(master: OwnedFd, interactive: bool) -> Result<Self> {
         rustix::io::ioctl_fionbio(&master, true).context("prepare the terminal")?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let slave = ioctl_tiocgptpeer(&master, flags).context("open the container's terminal")?;
         let raw = if interactive { RawMode::enter()? } else { None };
-        let relay = Self { master, typed: VecDeque::new(), reading: interactive, raw };
+        let relay = Self { master, _slave: slave, typed: VecDeque::new(), reading: interactive, raw };
         relay.resize();
         Ok(relay)
     }
@@ -121,37 +127,29 @@ impl Relay {
         match rustix::io::write(&self.master, front) {
             Ok(size) => drop(self.typed.drain(..size)),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            // Nobody has the other side open.
-            Err(rustix::io::Errno::IO) => self.typed.clear(),
             Err(error) => return Err(error).context("write to the container's terminal"),
         }
         Ok(())
     }
 
-    /// Shows what the program wrote. False where there is no more: every process has closed the terminal.
+    /// Shows what the program wrote. False where nothing waits to be shown.
     pub fn show(&mut self) -> Result<bool> {
         let mut buffer = [0; BUFFER];
         match rustix::io::read(&self.master, &mut buffer) {
-            Ok(0) | Err(rustix::io::Errno::IO) => Ok(false),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(true),
-            Err(error) => Err(error).context("read from the container's terminal"),
-            Ok(size) => {
+            Err(rustix::io::Errno::AGAIN) => Ok(false),
+            Err(rustix::io::Errno::INTR) => Ok(true),
+            size => {
+                let size = size.context("read from the container's terminal")?;
                 write_all(&buffer[..size]).context("write to standard output")?;
-                Ok(true)
+                Ok(size > 0)
             }
         }
     }
 
     /// Shows what is left after the program's end.
     pub fn drain(&mut self) -> Result<()> {
-        loop {
-            let mut poll = [rustix::event::PollFd::new(&self.master, rustix::event::PollFlags::IN)];
-            let nothing_waits =
-                rustix::event::poll(&mut poll, Some(&rustix::event::Timespec::default())).is_ok_and(|n| n == 0);
-            if nothing_waits || !self.show()? {
-                return Ok(());
-            }
-        }
+        while self.show()? {}
+        Ok(())
     }
 }
 

@@ -7,22 +7,22 @@ use anyhow::Result;
 use crate::cli::RunArgs;
 use crate::launch;
 use crate::net::step::Step;
-use crate::net::{Mode, Network, explain};
-use crate::plan::Plan;
+use crate::net::{Mode, explain};
+use crate::plan::{self, Plan};
 
 /// Runs it to its end; the exit code. With `--dry-run`, prints instead what would be done.
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
-    let plan = Plan::from_run(args, data_root)?;
     if args.dry_run {
-        print!("{}", script(&plan.network, &plan.record.name));
+        let (name, network) = plan::network_of(args, data_root)?;
+        print!("{}", script(network.mode, &name, &network.host_steps, &network.steps));
         return Ok(0);
     }
-    launch::run(plan, root)
+    launch::run(Plan::from_run(args, data_root)?, root)
 }
 
 /// The network as commands to be typed by hand, each below its reason.
-fn script(network: &Network, netns: &str) -> String {
-    let mut text = format!("# The network of container `{netns}`, --net={}, by hand.\n", network.mode);
+fn script(mode: Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> String {
+    let mut text = format!("# The network of container `{netns}`, --net={mode}, by hand.\n");
     fn part(text: &mut String, netns: &str, title: &str, steps: &[Step]) {
         if steps.is_empty() {
             return;
@@ -35,13 +35,48 @@ fn script(network: &Network, netns: &str) -> String {
             }
         }
     }
-    part(&mut text, netns, "The managed bridge: made once, kept for all containers.", &network.host_steps);
-    if network.mode == Mode::Host {
+    part(&mut text, netns, "The managed bridge: made once, kept for all containers.", host_steps);
+    if mode == Mode::Host {
         text.push_str("\n# Nothing to do: the program runs in the host's network namespace.\n");
     } else {
         let namespace = "The container: a network namespace of its own. (Take all of it down with: ip netns del NAME)";
         text.push_str(&format!("\n# {}\nip netns add {netns}\n", namespace.replace("NAME", netns)));
-        part(&mut text, netns, "What is done in it.", &network.steps);
+        part(&mut text, netns, "What is done in it.", steps);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::net::hub::{Link, View};
+    use crate::net::network::Bridge;
+
+    use super::*;
+
+    fn view() -> View {
+        let eth0 = Link { index: 2, name: "eth0".into(), up: true, mtu: 1400, ..Link::default() };
+        View { links: vec![eth0.clone()], uplink: Some(eth0), table: None, ipv6: true }
+    }
+
+    #[test]
+    fn first_bridged_container() {
+        let view = view();
+        let bridge = Bridge::decide(&view, "10.214.0.1/20".parse().unwrap(), false, &[]);
+        let steps = bridge.attach(&view, "0123456789ab", "eth0", "10.214.0.2".parse().unwrap());
+        insta::assert_snapshot!(script(Mode::Bridge, "web", &bridge.missing, &steps));
+    }
+
+    #[test]
+    fn without_ipv6_in_the_kernel() {
+        let view = View { ipv6: false, ..view() };
+        let bridge = Bridge::decide(&view, "10.214.0.1/20".parse().unwrap(), false, &[]);
+        let steps = bridge.attach(&view, "0123456789ab", "eth0", "10.214.0.2".parse().unwrap());
+        let text = script(Mode::Bridge, "web", &bridge.missing, &steps);
+        assert!(!text.contains("ipv6") && !text.contains("addrgenmode"), "{text}");
+    }
+
+    #[test]
+    fn host_has_nothing_to_do() {
+        insta::assert_snapshot!(script(Mode::Host, "web", &[], &[]));
+    }
 }

@@ -18,7 +18,7 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             format!("ip link add {name} address {} type bridge", colons(mac)),
             format!("ip link set {name} alias {alias}"),
         ],
-        Step::AddAddress { place, link, address } => vec![format!("{} addr add {address} dev {link}", ip(place))],
+        Step::AddAddress { place, link, address } => vec![format!("{} addr add {address} brd + dev {link}", ip(place))],
         Step::NoLinkLocal { place, link } => vec![format!("{} link set {link} addrgenmode none", ip(place))],
         Step::SetUp { place, link } => vec![format!("{} link set {link} up", ip(place))],
         Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => vec![format!(

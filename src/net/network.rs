@@ -62,7 +62,7 @@ impl Bridge {
 
     /// The pure part of [`find`](Self::find). `opened_before`: links that an earlier command turned forwarding on for, whose
     /// guard must come back with a table that somebody flushed.
-    fn decide(view: &View, gateway: Ipv4Net, addressed: bool, opened_before: &[String]) -> Self {
+    pub fn decide(view: &View, gateway: Ipv4Net, addressed: bool, opened_before: &[String]) -> Self {
         let mut missing = Vec::new();
         let link = view.link(BRIDGE);
         if link.is_none() {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn view() -> View {
-        let link = |name: &str, up, forwarding| super::super::hub::Link {
+        let link = |name: &str, up, forwarding| hub::Link {
             name: name.into(),
             up,
             forwarding,
@@ -279,11 +279,9 @@ mod tests {
         let gateway = "10.214.0.1/20".parse().unwrap();
         let bridge = Bridge::decide(&view(), gateway, false, &[]);
         assert_eq!(bridge.opened, ["eth0"]);
-        let position = |wanted: &str| bridge.missing.iter().position(|s| format!("{s:?}").contains(wanted)).unwrap();
-        assert!(
-            position("GUARDED") < position("conf/eth0/forwarding")
-                || position("guarded") < position("conf/eth0/forwarding")
-        );
+        let guard = Step::Nft(Change::AddElement { set: GUARDED, links: vec!["eth0".into()] });
+        let at = |wanted: &Step| bridge.missing.iter().position(|step| step == wanted).unwrap();
+        assert!(at(&guard) < at(&sysctl("net/ipv4/conf/eth0/forwarding", "1")));
     }
 
     #[test]
@@ -291,7 +289,7 @@ mod tests {
         let gateway = "10.214.0.1/20".parse().unwrap();
         let mut view = view();
         view.links[0].forwarding = true;
-        view.links.push(super::super::hub::Link {
+        view.links.push(hub::Link {
             name: BRIDGE.into(),
             up: true,
             forwarding: true,

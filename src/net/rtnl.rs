@@ -18,7 +18,7 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
@@ -116,7 +116,7 @@ impl Rtnl {
     }
 
     /// Asks for all objects that match `question`.
-    fn dump(&mut self, question: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+    fn dump(&mut self, question: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
         // A dump that the kernel's tables changed under is marked, and asked again.
         for _ in 0..16 {
             if let Some(answer) = self.dump_once(question.clone())? {
@@ -186,7 +186,7 @@ impl Rtnl {
         question.attributes.push(LinkAttribute::Controller(u32::MAX));
         question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let is_port = |link: &LinkMessage| link.attributes.iter().any(|a| matches!(a, LinkAttribute::Controller(_)));
-        let answer = self.dump(RouteNetlinkMessage::GetLink(question)).context("list links")?;
+        let answer = self.dump(&RouteNetlinkMessage::GetLink(question)).context("list links")?;
         Ok(answer
             .into_iter()
             .filter_map(|message| match message {
@@ -201,7 +201,7 @@ impl Rtnl {
         let mut question = AddressMessage::default();
         question.header.family = netlink_packet_route::AddressFamily::Inet;
         question.header.index = link;
-        let answer = self.dump(RouteNetlinkMessage::GetAddress(question)).context("list addresses")?;
+        let answer = self.dump(&RouteNetlinkMessage::GetAddress(question)).context("list addresses")?;
         Ok(answer
             .into_iter()
             .filter_map(|message| match message {
@@ -213,14 +213,9 @@ impl Rtnl {
 
     /// All IPv4 routes of all tables.
     pub fn routes(&mut self) -> Result<Vec<RouteMessage>> {
-        let question = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let mut question = question;
-        question.header = netlink_packet_route::route::RouteHeader {
-            address_family: netlink_packet_route::AddressFamily::Inet,
-            ..Default::default()
-        };
-        question.attributes.clear();
-        let answer = self.dump(RouteNetlinkMessage::GetRoute(question)).context("list routes")?;
+        let mut question = RouteMessage::default();
+        question.header.address_family = netlink_packet_route::AddressFamily::Inet;
+        let answer = self.dump(&RouteNetlinkMessage::GetRoute(question)).context("list routes")?;
         Ok(answer
             .into_iter()
             .filter_map(|message| match message {
@@ -320,7 +315,8 @@ pub fn add_address(index: u32, address: Ipv4Net) -> Request {
 
 /// A default route by `gateway`.
 pub fn add_default_route(gateway: Ipv4Addr) -> Request {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+    // As one that is typed: `ip route` marks them so.
+    let message = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build();
     Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 

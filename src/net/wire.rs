@@ -104,7 +104,7 @@ mod tests {
             for message in messages(&bytes) {
                 let _ = message.error();
             }
-            let _ = attributes(&bytes).map(|(_, value)| text(value)).count();
+            attributes(&bytes).for_each(|(_, value)| drop(text(value)));
         }
     }
 
