@@ -365,3 +365,26 @@ host_test!(cold dry_run_prints_commands_and_changes_nothing, |host| {
     assert!(said.contains("ip link set lo up") || said.contains("lo up"), "{said}");
     host.nothing_left();
 });
+
+host_test!(cold the_printed_commands_make_the_same_network, |host| {
+    let script = host.minirun(["run", "--dry-run", "busybox", "true"]).ok();
+    let look = "ip -d -o link show minirun0 | sed 's/^[0-9]*: //; s/_timer *[0-9.]*//g'; ip -o addr show minirun0 | sed 's/^[0-9]*: //'
+        ip route show table all dev minirun0; nft list ruleset; cat /proc/sys/net/ipv4/conf/*/forwarding";
+    host.sh(&script).ok();
+    let name = host.sh("ip netns list | grep -v lan | cut -d ' ' -f 1").ok();
+    for address in [gateway_of(host), GATEWAY, OUTSIDE] {
+        host.sh(&format!("ip netns exec {} busybox ping -c 1 -W 2 {address}", name.trim())).ok();
+    }
+    let container = "ip -o -4 addr show eth0 | cut -d ' ' -f 3-7; ip route";
+    let inside_by_hand = host.sh(&format!("ip netns exec {} busybox sh -c \"{container}\"", name.trim())).ok();
+    host.sh(&format!("ip netns del {}", name.trim())).ok();
+    let no_links = || host.sh("ls /sys/class/net/minirun0/brif").ok().is_empty();
+    host.soon("the link goes", no_links);
+    let by_hand = host.sh(look).ok();
+
+    host.sh("ip link del minirun0; nft delete table inet minirun; sysctl -qw net.ipv4.conf.eth0.forwarding=0; rm -rf /run/minirun").ok();
+    let inside = inside(host, "--net=bridge", &["sh", "-c", container]);
+    host.soon("the link goes", no_links);
+    assert_eq!(by_hand, host.sh(look).ok());
+    assert_eq!(inside_by_hand, inside);
+});
