@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::{Tally, tree};
@@ -59,6 +59,9 @@ const FILES: [(&str, &str); 7] = [
     ("etc/resolv.conf", ""),
 ];
 
+/// Ours, because most busyboxes' ping needs CAP_NET_RAW, which a container has not (`rootfs/ping.c`, built by `build.rs`).
+const PING: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ping"));
+
 /// Fills the empty directory `rootfs`.
 pub(super) fn fill(rootfs: BorrowedFd) -> Result<Tally> {
     let busybox = static_busybox()?;
@@ -71,12 +74,15 @@ pub(super) fn fill(rootfs: BorrowedFd) -> Result<Tally> {
         };
         make_directory(rootfs, path, mode)?;
     }
-    let mut tally = Tally { size: 0, files: (DIRECTORIES.len() + FILES.len() + 1) as u64 };
+    let mut tally = Tally { size: 0, files: (DIRECTORIES.len() + FILES.len() + 3) as u64 };
     for (path, content) in FILES {
         tree::write_file(rootfs, path, content.as_bytes(), Mode::from_raw_mode(0o644))?;
         tally.size += content.len() as u64;
     }
     tally.size += copy(&busybox, rootfs)?;
+    tree::write_file(rootfs, "bin/ping", PING, Mode::from_raw_mode(0o755))?;
+    tally.size += PING.len() as u64;
+    rustix::fs::symlinkat("/bin/ping", rootfs, "bin/ping6").context("make link `bin/ping6`")?;
     for applet in &applets {
         match rustix::fs::symlinkat("/bin/busybox", rootfs, applet) {
             Ok(()) => tally.files += 1,
@@ -97,16 +103,26 @@ fn make_directory(rootfs: BorrowedFd, path: &str, mode: u32) -> Result<()> {
     make().with_context(|| format!("make directory `{path}`"))
 }
 
-/// Copies the program, and tells its size.
+/// Copies the program without its ping, and tells its size.
 fn copy(busybox: &Path, rootfs: BorrowedFd) -> Result<u64> {
-    let copy = || -> io::Result<u64> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mut to = File::from(rustix::fs::openat(rootfs, "bin/busybox", flags, Mode::RUSR | Mode::WUSR)?);
-        let size = io::copy(&mut File::open(busybox)?, &mut to)?;
-        rustix::fs::fchmod(to.as_fd(), Mode::from_raw_mode(0o755))?;
-        Ok(size)
-    };
-    copy().with_context(|| format!("copy `{}`", busybox.display()))
+    let mut program = std::fs::read(busybox).with_context(|| format!("read `{}`", busybox.display()))?;
+    hide_ping(&mut program);
+    tree::write_file(rootfs, "bin/busybox", &program, Mode::from_raw_mode(0o755))?;
+    Ok(program.len() as u64)
+}
+
+/// Renames the applets `ping` and `ping6` of a busybox to `pinG` and `pinG6`.
+///
+/// Where busybox is built to prefer its applets (Debian's is), its shell, env, xargs and others run an applet of the
+/// name before any program of `PATH`, and `bin/ping` would not be found. The table is one list of names, each ended by a
+/// null byte, and sorted, which it stays. A busybox with another table is left as it is.
+fn hide_ping(program: &mut [u8]) {
+    const NAMES: &[u8] = b"\0ping\0ping6\0";
+    let mut found = program.windows(NAMES.len()).enumerate().filter(|(_, names)| *names == NAMES).map(|(at, _)| at);
+    if let (Some(at), None) = (found.next(), found.next()) {
+        program[at + 4] = b'G';
+        program[at + 9] = b'G';
+    }
 }
 
 /// The first busybox of the host that runs without libraries.
@@ -194,11 +210,12 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
     Ok(applets)
 }
 
-/// Whether a line of the list is a path in one of the directories for programs.
+/// Whether a line of the list is a path in one of the directories for programs, and is to be a link to busybox.
 fn is_applet(path: &str) -> bool {
     let name = ["bin/", "sbin/", "usr/bin/", "usr/sbin/"].iter().find_map(|dir| path.strip_prefix(dir));
     name.is_some_and(|name| {
         !name.is_empty()
+            && !["ping", "ping6"].contains(&name)
             && name.len() < 64
             && !name.starts_with('.')
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+[".contains(&byte))
@@ -207,16 +224,42 @@ fn is_applet(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::fs::OFlags;
+
     use super::*;
 
     #[test]
     fn applets_are_programs_in_directories_for_programs() {
-        for path in ["bin/sh", "sbin/init", "usr/bin/[[", "usr/sbin/udhcpc6", "usr/bin/run-parts", "bin/arch"] {
+        for path in ["bin/sh", "sbin/init", "usr/bin/[[", "usr/sbin/arping", "usr/bin/run-parts", "bin/arch"] {
             assert!(is_applet(path), "{path}");
         }
         for path in ["", "linuxrc", "bin/", "/bin/sh", "bin/../x", "bin/..", "bin/a/b", "etc/passwd", "bin/a\u{1b}"] {
             assert!(!is_applet(path), "{path}");
         }
+        assert!(!is_applet("bin/ping") && !is_applet("usr/bin/ping6"), "there is another ping");
+    }
+
+    #[test]
+    fn ping_is_hidden_where_the_table_is_the_known_one() {
+        let hidden = |program: &[u8]| {
+            let mut program = program.to_vec();
+            hide_ping(&mut program);
+            program
+        };
+        assert_eq!(hidden(b"arping\0pidof\0ping\0ping6\0pivot\0"), b"arping\0pidof\0pinG\0pinG6\0pivot\0");
+        for other in [b"\0ping\0ping6\0\0ping\0ping6\0".as_slice(), b"\0arping\0ping6\0", b"\0ping\0", b""] {
+            assert_eq!(hidden(other), other);
+        }
+    }
+
+    #[test]
+    fn ping_needs_no_libraries() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = rustix::fs::open(dir.path(), OFlags::RDONLY, Mode::empty()).unwrap();
+        tree::write_file(fd.as_fd(), "ping", PING, Mode::RUSR).unwrap();
+        check_static(&dir.path().join("ping")).unwrap();
     }
 
     #[test]
