@@ -62,7 +62,7 @@ impl Verb {
 /// `minirun run` alone: of the whole command line only the parser that is needed is built, which saves a tenth of a
 /// millisecond on the way of every start.
 #[derive(Debug, Parser)]
-#[command(name = "minirun run", version)]
+#[command(name = "minirun run", version, args_override_self = true)]
 pub struct RunAlone {
     /// The options.
     #[command(flatten)]
@@ -71,11 +71,11 @@ pub struct RunAlone {
 
 /// Options of `run`.
 #[derive(Debug, Default, Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 #[command(after_help = "Examples:
   minirun run busybox sh -c 'ip addr; ip route'     address and route on the managed bridge
   minirun run -it busybox sh                        a shell with a terminal
-  minirun run --net=none ./image/busybox true       ...
+  minirun run --net=none busybox true               no network but lo
   minirun run -v $PWD:/src:ro -w /src busybox ls    a directory of the host, read-only
   minirun run --rootfs ./tree /bin/prog             a directory instead of an image (it is not changed)
 
@@ -235,6 +235,7 @@ mod tests {
         assert_eq!(args.net, Mode::None);
         assert_eq!(args.words, ["busybox", "ls", "-l", "--net", "x"]);
         assert_eq!(run("--root /x run --network=host b").words, ["b"]);
+        assert_eq!(run("run --rm --rm --net=host --net=none b").net, Mode::None);
         assert_eq!(run("run -h web busybox -x").hostname.as_deref(), Some("web"));
     }
 }

@@ -4,8 +4,9 @@
 //! 125) is attached with [`Advice`] where it is known and found again by [`report`], which `main` calls once.
 
 use std::fmt;
+use std::io::Write;
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 
 /// minirun's own exit code for its own errors, as docker's and podman's.
 pub const EXIT_FAILED: u8 = 125;
@@ -73,7 +74,7 @@ pub fn report(error: &Error) -> u8 {
     if let Some(remedy) = advice(error).find_map(|advised| advised.remedy.as_deref()) {
         lines.push_str(&format!("  {}\n", printable(remedy)));
     }
-    eprint!("{lines}");
+    tell(&lines);
     exit_code_of(error)
 }
 
@@ -90,11 +91,10 @@ fn without_numbers(text: &str) -> String {
 /// Prints what was wrong with a command line, or the help that it asked for, and returns the exit code.
 pub fn report_usage(usage: &clap::Error) -> u8 {
     if !usage.use_stderr() {
-        print!("{}", usage.render().ansi());
-        return 0;
+        return print(&usage.render().ansi().to_string()).map_or(EXIT_FAILED, |()| 0);
     }
     if usage.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        eprint!("{}", usage.render().ansi());
+        tell(&usage.render().ansi().to_string());
         return EXIT_FAILED;
     }
     let text = usage.render().to_string();
@@ -104,19 +104,33 @@ pub fn report_usage(usage: &clap::Error) -> u8 {
         .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     let message = parts.next().unwrap_or_default();
     let tip = parts.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned));
-    eprintln!("minirun: parse command line: {}", printable(&message));
-    eprintln!("  {}", printable(&tip.unwrap_or_else(|| "see `minirun --help`, `minirun run --help`".into())));
+    let tip = tip.unwrap_or_else(|| "see `minirun --help`, `minirun run --help`".into());
+    tell(&format!("minirun: parse command line: {}\n  {}\n", printable(&message), printable(&tip)));
     EXIT_FAILED
 }
 
 /// Tells of something that was done on the host and stays.
 pub fn note(message: &str) {
-    eprintln!("minirun: {}", printable(message));
+    tell(&format!("minirun: {}\n", printable(message)));
 }
 
 /// Prints a warning: something that the person should know and that stops nothing.
 pub fn warn(message: &str) {
-    eprintln!("minirun: warning: {}", printable(message));
+    tell(&format!("minirun: warning: {}\n", printable(message)));
+}
+
+/// Writes to standard error. Where that is broken there is nobody to tell, and no reason to fail.
+fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Writes what was asked for to standard output. A reader who has seen enough and has gone is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(()),
+    }
 }
 
 /// `text` with its control characters escaped: names come from images, archives and command lines, and none of them may
@@ -130,7 +144,7 @@ pub fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::{Context, anyhow};
+    use anyhow::anyhow;
 
     use super::*;
 

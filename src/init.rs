@@ -7,15 +7,15 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, makedev, openat, openat2};
 use rustix::process::{Signal, set_parent_process_death_signal, umask};
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 
 use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
 use crate::net::Mode;
@@ -63,6 +63,8 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
     // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
     let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
     mounts::place(root.as_fd(), &plan.mounts, sources)?;
+    // Made before the root becomes read-only, and entered when it is the root.
+    let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     // The settings are written through a descriptor from before /proc/sys becomes read-only, which no name leads to.
     let settings = openat(CWD, "proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
         .context("open `/proc/sys`")?;
@@ -71,7 +73,7 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
     rootfs::pivot(plan.read_only)?;
 
     nix::unistd::sethostname(&plan.hostname).context("set the host name")?;
-    rootfs::enter_working_directory(&plan.process.workdir)?;
+    rootfs::enter_working_directory(workdir, &plan.process.workdir)?;
     connect_stdio(plan, terminal.as_ref())?;
     umask(FileMode::from_raw_mode(0o022));
 
@@ -85,8 +87,9 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
 
     sys::reset_signals().context("reset signals")?;
     credentials::assume(&plan.process.user, &plan.process.capabilities, &plan.process.limits)?;
-    // Again: the kernel forgets it with a change of credentials (prctl(2)).
+    // Again: the kernel forgets it with a change of credentials (prctl(2)). Was minirun killed in between, nobody told us.
     die_with_parent()?;
+    parent.parent_lives()?;
     // Whatever minirun was started with, the program gets descriptors 0 to 2 and no other.
     sys::close_on_exec_from(3).context("close descriptors")?;
     match reaper {
@@ -108,17 +111,27 @@ fn connect_stdio(plan: &Plan, terminal: Option<&Terminal>) -> Result<()> {
         dup2_stdout(&terminal.slave).context(failed)?;
         return dup2_stderr(&terminal.slave).context(failed);
     }
-    if !plan.process.interactive {
-        // The container's own null device, not the host's: a program that is root can change its mode and owner.
-        let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())
-            .context("open `/dev/null`")?;
-        dup2_stdin(null).context(failed)?;
+    // The container's own null device, not the host's: a program that is root can change its mode and owner.
+    let null =
+        openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty()).context("open `/dev/null`")?;
+    let is_null = |fd: BorrowedFd<'_>| -> Result<bool> {
+        let stat = fstat(fd).context(failed)?;
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3))
+    };
+    if !plan.process.interactive || is_null(stdin())? {
+        dup2_stdin(&null).context(failed)?;
+    }
+    if is_null(stdout())? {
+        dup2_stdout(&null).context(failed)?;
+    }
+    if is_null(stderr())? {
+        dup2_stderr(&null).context(failed)?;
     }
     Ok(())
 }
 
 /// Writes a setting to a file that is checked to be the kernel's own.
-fn set(settings: std::os::fd::BorrowedFd<'_>, key: &str, value: &str) -> Result<()> {
+fn set(settings: BorrowedFd<'_>, key: &str, value: &str) -> Result<()> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let write = || -> Result<()> {
         let file = rootfs::open_inside(settings, Path::new(key), OFlags::WRONLY)?;
@@ -137,9 +150,15 @@ pub fn execute(argv: &[CString], env: &[CString]) -> Result<Infallible> {
     let failed = format!("run `{}`", program.to_string_lossy());
     let mut found: Option<nix::Error> = None;
     for path in candidates(program, env) {
-        // A look is cheaper than an execve that fails.
-        if rustix::fs::access(&path, rustix::fs::Access::EXISTS).is_err_and(|e| e == rustix::io::Errno::NOENT) {
-            continue;
+        // A look is cheaper than an execve that fails. It follows no magic link: `/proc/self/exe` is minirun here.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        match openat2(CWD, &path, flags, FileMode::empty(), ResolveFlags::NO_MAGICLINKS) {
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => continue,
+            Err(rustix::io::Errno::LOOP) => {
+                found = Some(nix::Error::ELOOP);
+                continue;
+            }
+            _ => {}
         }
         match nix::unistd::execve(&path, argv, env) {
             Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {}
@@ -165,6 +184,7 @@ pub fn execute(argv: &[CString], env: &[CString]) -> Result<Infallible> {
     };
     let cause = match error {
         nix::Error::EACCES => "it is a directory, or not executable".to_owned(),
+        nix::Error::ELOOP => "its path leads in a circle or through a link of /proc".to_owned(),
         nix::Error::ENOEXEC => "it is no program for this machine, nor a script with `#!`".to_owned(),
         other => other.desc().to_owned(),
     };

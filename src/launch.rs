@@ -15,7 +15,7 @@ use crate::error::Advice;
 use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
-use crate::state::{Record, State};
+use crate::state::{self, Record, State};
 use crate::supervise::{self, Signals};
 use crate::sync::{self, End, FromChild};
 use crate::sys::{self, Child, Side};
@@ -32,7 +32,8 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     let mut container = spawn(&plan)?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
-    entry.commit(&Record { pid: Some(container.pid()), ..plan.record.clone() })?;
+    let (pid, pid_start) = (Some(container.pid()), state::start_time(container.pid()));
+    entry.commit(&Record { pid, pid_start, ..plan.record.clone() })?;
     // Before the program runs, so that its terminal has the right size from its first moment.
     let interactive = plan.process.interactive;
     let relay = container.ready()?.map(|master| Relay::start(master, interactive)).transpose()?;

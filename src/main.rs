@@ -13,8 +13,10 @@ const DATA_ROOT: &str = "/var/lib/minirun";
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    if args.first().is_some_and(|name| name == reaper::NAME) {
-        return reaper::main(args).into();
+    match reaper::own_program() {
+        Ok(reaper::Program::SealedCopy) => return reaper::main(args).into(),
+        Ok(reaper::Program::File) => {}
+        Err(error) => return error::report(&error).into(),
     }
     let outcome = match cli::parse(args) {
         Ok(cli) => dispatch(cli),
@@ -37,7 +39,7 @@ fn dispatch(cli: cli::Cli) -> Result<u8> {
         Verb::Ps(args) => commands::ps::ps(&args, &cli.root)?,
         Verb::Image(args) => commands::image::image(&args, data_root)?,
         Verb::System(args) => commands::system::system(&args, &cli.root)?,
-        Verb::Version => println!("minirun {}", env!("CARGO_PKG_VERSION")),
+        Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(0)
 }

@@ -99,6 +99,7 @@ impl Plan {
             address: network.address.map(|(own, _)| own),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             pid: None,
+            pid_start: None,
             id,
         };
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
@@ -174,6 +175,12 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         };
         return Err(refused(format!("publish port `{port}`: {why}"), remedy));
     }
+    if let Some(word) = args.words.first()
+        && word.as_bytes().first() == Some(&b'-')
+    {
+        let message = format!("parse command line: unknown option `{}`", word.to_string_lossy());
+        return Err(refused(message, "options of minirun come before the image; see `minirun run --help`"));
+    }
     if args.net == Mode::Host
         && let Some(key) = args.sysctl.iter().find(|key| key.starts_with("net"))
     {
@@ -241,7 +248,8 @@ fn argv(args: &RunArgs, config: Option<&oci_spec::image::Config>, words: &[OsStr
         list.map(|words| words.iter().map(OsString::from).collect()).unwrap_or_default()
     };
     let (mut argv, default) = match &args.entrypoint {
-        // The image's arguments were meant for its own entry point.
+        // The image's arguments were meant for its own entry point. An empty one clears it, as docker's.
+        Some(entrypoint) if entrypoint.is_empty() => (vec![], vec![]),
         Some(entrypoint) => (vec![entrypoint.clone()], vec![]),
         None => (
             of_image(config.and_then(|config| config.entrypoint().as_ref())),

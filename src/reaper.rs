@@ -2,26 +2,58 @@
 //!
 //! It is this same program, but executed from a sealed copy in memory: process 1 can be seen by every process of the
 //! container, and root there could else open the host's minirun by `/proc/1/exe` and overwrite it (CVE-2019-5736).
-//! `main` calls [`main`] when it finds itself called [`NAME`].
+//! `main` asks [`own_program`] whether it is that copy: by the seals, not by its name, which anybody can give.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, execveat, setpgid, tcsetpgrp};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 
 use crate::error::{Advice, EXIT_FAILED, report};
 use crate::{init, sys};
 
 /// What it is called in a list of processes.
 pub const NAME: &str = "minirun-init";
+
+/// From what this process was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The program's file, found under its path.
+    File,
+    /// A copy in memory that nobody can change.
+    SealedCopy,
+}
+
+/// Finds out from what this process was executed. An error where it was from a file that its path does not lead to: then it
+/// was started by a link of /proc in a container, and what runs there could get hold of the host's program through it.
+pub fn own_program() -> Result<Program> {
+    let own = File::open("/proc/self/exe").context("look at minirun's own program")?;
+    if fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SEALS)) {
+        return Ok(Program::SealedCopy);
+    }
+    let of_file = own.metadata().context("look at minirun's own program")?;
+    let path = std::fs::read_link("/proc/self/exe").context("look at minirun's own program")?;
+    let same = |found: std::fs::Metadata| (found.dev(), found.ino()) == (of_file.dev(), of_file.ino());
+    if std::fs::metadata(&path).is_ok_and(same) {
+        return Ok(Program::File);
+    }
+    bail!(
+        "run minirun: its program is not at `{}`: it was replaced, or started from inside a container",
+        path.display()
+    )
+}
+
+/// What makes a copy that nobody can change.
+const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
 /// A copy of this program in memory that nobody can change.
 pub fn sealed_copy() -> Result<OwnedFd> {
@@ -30,7 +62,7 @@ pub fn sealed_copy() -> Result<OwnedFd> {
         let memory = memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         let mut file = File::from(memory);
         std::io::copy(&mut own, &mut file)?;
-        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        fcntl_add_seals(&file, SEALS)?;
         Ok(file.into())
     };
     copy().context("copy minirun's own program for --init")

@@ -42,6 +42,8 @@ pub struct Record {
     pub created: u64,
     /// The process id of the container's first process on the host; `None` before it exists.
     pub pid: Option<i32>,
+    /// When that process started, in clock ticks since boot: the id alone may be another process's by now.
+    pub pid_start: Option<u64>,
 }
 
 /// The state directory.
@@ -118,9 +120,7 @@ impl State {
             if self.sweep_if_dead(&file)? {
                 continue;
             }
-            if let Some(record) = read_record(&file.path) {
-                records.push(record);
-            }
+            records.extend(File::open(&file.path).ok().and_then(|file| read_record(&file)));
         }
         records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         Ok(records)
@@ -167,11 +167,15 @@ impl State {
                 opened => opened.with_context(|| format!("open `{}`", file.path.display()))?,
             };
         let Ok(lock) = Flock::lock(opened, FlockArg::LockExclusiveNonblock) else { return Ok(false) };
-        // A holder that lives has made its file a moment ago and is about to lock it.
-        if kill(Pid::from_raw(file.holder), None).is_ok() && lock.metadata().is_ok_and(|m| m.len() == 0) {
+        let Ok(found) = fs::symlink_metadata(&file.path) else { return Ok(true) };
+        // The holder has put another file into its place since it was opened here, and holds the lock of that one; or it
+        // has made it a moment ago and is about to lock it.
+        let just_made = found.len() == 0 && kill(Pid::from_raw(file.holder), None).is_ok();
+        if just_made || lock.metadata().is_ok_and(|locked| locked.ino() != found.ino()) {
             return Ok(false);
         }
-        if let Some(record) = read_record(&file.path) {
+        if let Some(record) = read_record(&lock) {
+            end_orphan(&record);
             let name = self.root.join("names").join(&record.name);
             let _removing = self.lock_names()?;
             if valid_name(&record.name) && fs::read_link(&name).is_ok_and(|id| id == Path::new(&record.id)) {
@@ -295,10 +299,30 @@ fn write_locked(path: &Path, record: &Record) -> Result<Flock<File>> {
 }
 
 /// The record in a file; `None` where it is not (yet) readable as one. At most 1 MiB is read.
-fn read_record(path: &Path) -> Option<Record> {
+fn read_record(file: &File) -> Option<Record> {
     let mut text = Vec::new();
-    File::open(path).ok()?.take(1 << 20).read_to_end(&mut text).ok()?;
+    file.take(1 << 20).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
+}
+
+/// Ends the first process of a container whose minirun was killed. The kernel does so by itself, unless the program has
+/// changed its user since (prctl(2), PR_SET_PDEATHSIG) or has asked it not to.
+fn end_orphan(record: &Record) {
+    let (Some(pid), Some(start)) = (record.pid, record.pid_start) else { return };
+    let Some(name) = rustix::process::Pid::from_raw(pid) else { return };
+    // First a descriptor for whatever process has the id, then the question whether it is the one: in this order it cannot
+    // become another in between.
+    let Ok(process) = rustix::process::pidfd_open(name, rustix::process::PidfdFlags::empty()) else { return };
+    if start_time(pid) == Some(start) {
+        let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
+    }
+}
+
+/// When a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
+pub fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in parentheses and may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {
@@ -324,6 +348,7 @@ mod tests {
             address: None,
             created: 1,
             pid: None,
+            pid_start: None,
         }
     }
 

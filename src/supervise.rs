@@ -12,6 +12,7 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::launch::Container;
+use crate::sys::is_ignored;
 use crate::terminal::Relay;
 
 /// Signals that end a program which does nothing about them; forwarded to the container.
@@ -24,10 +25,11 @@ const TERMINAL: [i32; 2] = [SIGWINCH, SIGCONT];
 pub struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
 impl Signals {
-    /// From here on a signal is noted and ends nothing.
+    /// From here on a signal is noted and ends nothing. One that is ignored stays so: `nohup minirun run` holds.
     pub fn catch() -> Result<Self> {
+        let wanted = FORWARDED.into_iter().chain(TERMINAL).filter(|signal| !is_ignored(*signal));
         let (read, write) = UnixStream::pair().context("catch signals")?;
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, FORWARDED.iter().chain(&TERMINAL));
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, wanted);
         Ok(Self(delivery.context("catch signals")?))
     }
 }
@@ -35,70 +37,99 @@ impl Signals {
 /// Serves the container until its first process has ended, which is minirun's own `init` if that is set. The exit code.
 pub fn until_end(container: &mut Container, signals: &mut Signals, mut relay: Option<Relay>, init: bool) -> Result<u8> {
     let mut ended_by = None;
+    let mut ended = false;
     loop {
-        let ready = wait(container, signals, relay.as_ref())?;
+        let ready = wait(container, signals, relay.as_ref(), ended)?;
         if ready.signal {
             for number in signals.0.pending() {
                 match (number, relay.as_ref()) {
                     (SIGWINCH, Some(relay)) => relay.resize(),
                     (SIGCONT, Some(relay)) => relay.resume()?,
                     (SIGWINCH | SIGCONT, None) => {}
+                    // Only its output is left, and nobody takes it.
+                    _ if ended => relay = None,
                     (number, _) => ended_by = deliver(container.pid(), number, init)?.or(ended_by),
                 }
             }
         }
         if let Some(relay) = &mut relay {
-            if ready.typed && relay.read_typed()? && in_front(relay, container.pid()) {
+            if ready.typed
+                && let Some(signal) = relay.read_typed()?
+                && in_front(relay, container.pid())
+            {
                 // The terminal sends the signal to the processes in front, but the kernel keeps it from a process 1 that
                 // does nothing about it (pid_namespaces(7)).
-                ended_by = end_if_defenceless(container.pid(), SIGINT)?.or(ended_by);
+                ended_by = end_if_defenceless(container.pid(), signal as i32)?.or(ended_by);
             }
-            if ready.shown {
-                relay.show()?;
-            }
-            if relay.wants_to_write() {
-                relay.write_typed()?;
-            }
+            carry(relay, &ready)?;
         }
-        if ready.ended {
-            if let Some(relay) = &mut relay {
-                relay.drain()?;
-            }
+        ended |= ready.ended;
+        let all_shown = match &mut relay {
+            Some(relay) => !relay.has_shown() && !(ended && relay.read_shown()?),
+            None => true,
+        };
+        if ended && all_shown {
             let code = container.reap()?;
             return Ok(ended_by.map_or(code, |number| 128 + number as u8));
         }
     }
 }
 
+fn carry(relay: &mut Relay, ready: &Ready) -> Result<()> {
+    if ready.shown && relay.can_read_shown() {
+        relay.read_shown()?;
+    }
+    if relay.has_typed() {
+        relay.write_typed()?;
+    }
+    if ready.taken {
+        relay.write_shown()?;
+    }
+    Ok(())
+}
+
 /// What there is to do.
 #[derive(Default)]
 struct Ready {
     signal: bool,
+    /// The first process has ended.
     ended: bool,
+    /// Something was typed.
     typed: bool,
+    /// The program has written something, or its terminal takes what was typed.
     shown: bool,
+    /// Standard output takes something.
+    taken: bool,
 }
 
-fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>) -> Result<Ready> {
-    let input = std::io::stdin();
-    let mut fds = vec![
-        PollFd::new(signals.0.get_read().as_fd(), PollFlags::POLLIN),
-        PollFd::new(container.pidfd().as_fd(), PollFlags::POLLIN),
-    ];
-    if let Some(relay) = relay {
-        let mut wanted = PollFlags::POLLIN;
-        wanted.set(PollFlags::POLLOUT, relay.wants_to_write());
-        fds.push(PollFd::new(relay.master(), wanted));
-        if relay.wants_to_read() {
-            fds.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
+fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>, ended: bool) -> Result<Ready> {
+    let (input, output) = (std::io::stdin(), std::io::stdout());
+    let if_wanted = |wanted: bool, events: PollFlags| if wanted { events } else { PollFlags::empty() };
+    let ended_events = if_wanted(!ended, PollFlags::POLLIN);
+    let mut fds = vec![PollFd::new(signals.0.get_read().as_fd(), PollFlags::POLLIN)];
+    // A descriptor of which nothing is wanted is left out: poll(2) reports its end in any case, again and again.
+    let mut add = |wanted: PollFlags, fd| {
+        if wanted.is_empty() {
+            return usize::MAX;
         }
+        fds.push(PollFd::new(fd, wanted));
+        fds.len() - 1
+    };
+    let end = add(ended_events, container.pidfd().as_fd());
+    let [mut master, mut typed, mut taken] = [usize::MAX; 3];
+    if let Some(relay) = relay {
+        let events =
+            if_wanted(relay.can_read_shown(), PollFlags::POLLIN) | if_wanted(relay.has_typed(), PollFlags::POLLOUT);
+        master = add(events, relay.master());
+        typed = add(if_wanted(relay.can_read_typed() && !ended, PollFlags::POLLIN), input.as_fd());
+        taken = add(if_wanted(relay.has_shown(), PollFlags::POLLOUT), output.as_fd());
     }
     match poll(&mut fds, PollTimeout::NONE) {
         Err(nix::Error::EINTR) => return Ok(Ready { signal: true, ..Ready::default() }),
         other => other.context("wait for the container")?,
     };
     let any = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
-    Ok(Ready { signal: any(0), ended: any(1), shown: any(2), typed: any(3) })
+    Ok(Ready { signal: any(0), ended: any(end), shown: any(master), typed: any(typed), taken: any(taken) })
 }
 
 /// Sends a signal on. The number where it ended the container in the program's stead. minirun's own init takes every signal.

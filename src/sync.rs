@@ -96,6 +96,14 @@ impl End {
         }
     }
 
+    /// Child: an error where minirun is gone, without waiting.
+    pub fn parent_lives(&self) -> Result<()> {
+        match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => Ok(()),
+            _ => bail!("wait for minirun: it is gone"),
+        }
+    }
+
     /// Parent: the child's next message.
     pub fn next(&self) -> Result<FromChild> {
         let mut buffer = [0; LONGEST];

@@ -130,6 +130,15 @@ pub fn reset_signals() -> io::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from)
 }
 
+/// Whether a signal is ignored by this process.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all-zero is a valid `sigaction`, and the kernel only writes to it: no new action is given.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: `now` lives across the call and is of the type that libc expects.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+    result == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
 /// Drops from the bounding set every capability whose bit in `keep` is zero, also those that this program has no name for:
 /// the kernel's list is walked to its end (capabilities(7), prctl(2) PR_CAPBSET_DROP).
 pub fn drop_bounding_except(keep: u64) -> io::Result<()> {
@@ -176,6 +185,41 @@ pub fn receive_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usiz
         }
     }
     Ok((message.bytes, fd))
+}
+
+/// The number of the network namespace of a socket, never used again until the next boot (`SO_NETNS_COOKIE`, Linux 5.14).
+pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut size = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes, the size of `cookie`; both live across the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether the link `name` of the socket's network namespace has a carrier (`ETHTOOL_GLINK`). Before it answers, the kernel
+/// catches up with what follows from a change of the carrier, which it else does some time later.
+pub fn has_carrier(socket: impl AsFd, name: &str) -> io::Result<bool> {
+    const ETHTOOL_GLINK: u32 = 0x0a;
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    // `struct ethtool_value`: command and answer.
+    let mut value = [ETHTOOL_GLINK, 0];
+    // SAFETY: all-zero is a valid `ifreq`: integers, and a union of integers and pointers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    // SAFETY: the kernel reads the request and writes one `ethtool_value` where its pointer leads; both live across the call.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    if result == 0 { Ok(value[1] != 0) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A netlink socket that another process opened. (`netlink-sys` takes descriptors in no safe way.)

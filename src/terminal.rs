@@ -1,18 +1,20 @@
 //! The terminal of `-t`: minirun's own in raw mode, and bytes carried between it and the container's.
 //!
-//! Used by `supervise.rs`. The container's side never blocks minirun: it is read and written only as far as it goes, so
-//! that signals are always served.
+//! Used by `supervise.rs`. Neither side blocks minirun: each is read and written only as far as it goes, so that signals are
+//! always served.
 
 use std::collections::VecDeque;
-use std::io::{self, stderr, stdin, stdout};
+use std::io::{stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 
-/// The most that is held for a program that does not read.
+/// About the most that is held for a side that does not read.
 const BUFFER: usize = 16 * 1024;
 
 /// minirun's own terminal, in raw mode until this is dropped: every key goes to the container's terminal, which makes
@@ -56,6 +58,8 @@ pub struct Relay {
     _slave: OwnedFd,
     /// Typed and not yet taken by the container's terminal.
     typed: VecDeque<u8>,
+    /// Written by the program and not yet taken by standard output.
+    shown: VecDeque<u8>,
     /// Whether more can be typed.
     reading: bool,
     raw: Option<RawMode>,
@@ -68,7 +72,8 @@ impl Relay {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = ioctl_tiocgptpeer(&master, flags).context("open the container's terminal")?;
         let raw = if interactive { RawMode::enter()? } else { None };
-        let relay = Self { master, _slave: slave, typed: VecDeque::new(), reading: interactive, raw };
+        let (typed, shown) = (VecDeque::new(), VecDeque::new());
+        let relay = Self { master, _slave: slave, typed, shown, reading: interactive, raw };
         relay.resize();
         Ok(relay)
     }
@@ -79,13 +84,24 @@ impl Relay {
     }
 
     /// Whether something typed waits to be written to the container's side.
-    pub fn wants_to_write(&self) -> bool {
+    pub fn has_typed(&self) -> bool {
         !self.typed.is_empty()
     }
 
     /// Whether what is typed should be read.
-    pub fn wants_to_read(&self) -> bool {
+    pub fn can_read_typed(&self) -> bool {
         self.reading && self.typed.len() < BUFFER
+    }
+
+    /// Whether something that the program wrote waits to be shown.
+    pub fn has_shown(&self) -> bool {
+        !self.shown.is_empty()
+    }
+
+    /// Whether what the program writes should be read: while standard output takes nothing the program waits, as it would
+    /// on a terminal, and minirun does not.
+    pub fn can_read_shown(&self) -> bool {
+        self.shown.len() < BUFFER
     }
 
     /// Gives the container's terminal the size of minirun's own, which is whichever of its descriptors is one.
@@ -102,72 +118,68 @@ impl Relay {
         self.raw.as_ref().map_or(Ok(()), RawMode::again)
     }
 
-    /// Reads what was typed. True where a key among it interrupts the program in front (Ctrl-C), as the container's
-    /// terminal is set now.
-    pub fn read_typed(&mut self) -> Result<bool> {
+    /// Reads what was typed. The signal that a key among it makes of the program in front (Ctrl-C, Ctrl-\), as the
+    /// container's terminal is set now.
+    pub fn read_typed(&mut self) -> Result<Option<Signal>> {
         let mut buffer = [0; 4096];
         let size = match rustix::io::read(stdin(), &mut buffer) {
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR | Errno::AGAIN) => return Ok(None),
             // The terminal has gone: a hang-up follows.
-            Err(rustix::io::Errno::IO) => 0,
+            Err(Errno::IO) => 0,
             size => size.context("read standard input")?,
         };
         self.reading = size > 0;
         self.typed.extend(&buffer[..size]);
-        let settings = tcgetattr(&self.master);
-        Ok(settings.is_ok_and(|settings| {
-            let key = settings.control_chars[SpecialCharacterIndices::VINTR as usize];
-            settings.local_flags.contains(LocalFlags::ISIG) && key != 0 && buffer[..size].contains(&key)
-        }))
+        let Ok(settings) = tcgetattr(&self.master) else { return Ok(None) };
+        if !settings.local_flags.contains(LocalFlags::ISIG) {
+            return Ok(None);
+        }
+        let typed = |key: SpecialCharacterIndices| {
+            let key = settings.control_chars[key as usize];
+            key != 0 && buffer[..size].contains(&key)
+        };
+        Ok(match () {
+            () if typed(SpecialCharacterIndices::VINTR) => Some(Signal::SIGINT),
+            () if typed(SpecialCharacterIndices::VQUIT) => Some(Signal::SIGQUIT),
+            () => None,
+        })
     }
 
     /// Writes what was typed, as far as the container's terminal takes it.
     pub fn write_typed(&mut self) -> Result<()> {
-        let (front, _) = self.typed.as_slices();
-        match rustix::io::write(&self.master, front) {
+        match rustix::io::write(&self.master, self.typed.as_slices().0) {
             Ok(size) => drop(self.typed.drain(..size)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => return Err(error).context("write to the container's terminal"),
         }
         Ok(())
     }
 
-    /// Shows what the program wrote. False where nothing waits to be shown.
-    pub fn show(&mut self) -> Result<bool> {
+    /// Reads what the program wrote. False where nothing waits.
+    pub fn read_shown(&mut self) -> Result<bool> {
         let mut buffer = [0; BUFFER];
         match rustix::io::read(&self.master, &mut buffer) {
-            Err(rustix::io::Errno::AGAIN) => Ok(false),
-            Err(rustix::io::Errno::INTR) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(Errno::INTR) => Ok(true),
             size => {
                 let size = size.context("read from the container's terminal")?;
-                write_all(&buffer[..size]).context("write to standard output")?;
+                self.shown.extend(&buffer[..size]);
                 Ok(size > 0)
             }
         }
     }
 
-    /// Shows what is left after the program's end.
-    pub fn drain(&mut self) -> Result<()> {
-        while self.show()? {}
+    /// Shows what the program wrote, as far as standard output takes it: called when it takes some.
+    pub fn write_shown(&mut self) -> Result<()> {
+        // No more than a pipe that takes anything takes at once (PIPE_BUF), so that this does not wait.
+        let (front, _) = self.shown.as_slices();
+        match rustix::io::write(stdout(), &front[..front.len().min(4096)]) {
+            Ok(size) => drop(self.shown.drain(..size)),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // A reader that has gone does not end the container; its output is lost, as to a closed terminal.
+            Err(Errno::PIPE | Errno::IO) => self.shown.clear(),
+            Err(error) => return Err(error).context("write to standard output"),
+        }
         Ok(())
     }
-}
-
-/// Writes to standard output without std's line buffer: a prompt has no end of line.
-fn write_all(mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(stdout(), bytes) {
-            Ok(size) => bytes = &bytes[size..],
-            Err(rustix::io::Errno::INTR) => {}
-            // A reader that has gone does not end the container; its output is lost, as to a closed terminal.
-            Err(rustix::io::Errno::PIPE) => return Ok(()),
-            Err(rustix::io::Errno::AGAIN) => {
-                let mut poll =
-                    [rustix::event::PollFd::from_borrowed_fd(rustix::stdio::stdout(), rustix::event::PollFlags::OUT)];
-                let _ = rustix::event::poll(&mut poll, None);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -6,21 +6,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::cli::{Format, PsArgs};
-use crate::error::printable;
+use crate::error::{print, printable};
 use crate::state::{Record, State};
 
 /// Prints the list, after the sweep of what killed ones left.
 pub fn ps(args: &PsArgs, root: &Path) -> Result<()> {
     let records = State::open(root)?.list()?;
-    if args.quiet {
-        records.iter().for_each(|record| println!("{}", record.id));
-    } else if args.format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&records)?);
-    } else {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        print!("{}", table(&records, now));
-    }
-    Ok(())
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let text = match args.format {
+        _ if args.quiet => records.iter().map(|record| format!("{}\n", record.id)).collect(),
+        Format::Json => serde_json::to_string_pretty(&records)? + "\n",
+        Format::Table => table(&records, now),
+    };
+    print(&text)
 }
 
 fn table(records: &[Record], now: u64) -> String {
@@ -78,6 +76,7 @@ mod tests {
             address: "10.214.0.2".parse().ok(),
             created: 40,
             pid: Some(7),
+            pid_start: Some(1),
         };
         let text = table(&[record], 100);
         let lines: Vec<&str> = text.lines().collect();

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::cli::RunArgs;
+use crate::error::print;
 use crate::launch;
 use crate::net::step::Step;
 use crate::net::{Mode, explain};
@@ -14,8 +15,7 @@ use crate::plan::{self, Plan};
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root)?;
-        print!("{}", script(network.mode, &name, &network.host_steps, &network.steps));
-        return Ok(0);
+        return print(&script(network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
     }
     launch::run(Plan::from_run(args, data_root)?, root)
 }
@@ -55,7 +55,7 @@ mod tests {
 
     fn view() -> View {
         let eth0 = Link { index: 2, name: "eth0".into(), up: true, mtu: 1400, ..Link::default() };
-        View { links: vec![eth0.clone()], uplink: Some(eth0), table: None, ipv6: true }
+        View { links: vec![eth0.clone()], uplink: Some(eth0), table: None, router: false, ipv6: true }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::cli::{SystemArgs, SystemVerb};
 use crate::error::note;
@@ -17,10 +17,8 @@ pub fn system(args: &SystemArgs, root: &Path) -> Result<()> {
 }
 
 fn prune(root: &Path) -> Result<()> {
-    let alive = State::open(root)?.list()?.into_iter().filter(|record| record.network == "bridge").count();
-    if alive > 0 {
-        bail!("remove bridge `{BRIDGE}`: {alive} containers are on it");
-    }
+    // Sweeps what killed ones left.
+    State::open(root)?.list()?;
     if net::take_down()? {
         note(&format!("removed bridge `{BRIDGE}`, its table and its forwarding"));
     } else {

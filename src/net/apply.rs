@@ -52,16 +52,39 @@ impl<'a> Applier<'a> {
         while let Some(first) = rest.first() {
             let length = rest.iter().take_while(|step| way(step) == way(first)).count();
             let (group, after) = rest.split_at(length);
-            // Remembered before they are tried: a batch that fails half-way has done some of them.
-            self.done.extend_from_slice(group);
             match way(first) {
                 Way::Rtnl(place) => self.send(place, group)?,
-                Way::Nft => commit_nft(group)?,
-                Way::Sysctl => group.iter().try_for_each(write_sysctl)?,
+                Way::Nft => {
+                    commit_nft(group)?;
+                    self.done.extend_from_slice(group);
+                }
+                Way::Sysctl => {
+                    for step in group {
+                        write_sysctl(step)?;
+                        self.done.push(step.clone());
+                    }
+                }
                 // The container's own process does these (`init.rs`).
                 Way::Inside => {}
             }
             rest = after;
+        }
+        Ok(())
+    }
+
+    /// Has the kernel catch up with the links that went up: a bridge passes nothing on to a port before it has noticed the
+    /// carrier, and a link sends nothing before. It notices by a work queue, which on a busy machine is after the program's
+    /// first packet.
+    pub fn settle(&self, bridge: &str) -> Result<()> {
+        for step in &self.done {
+            if let Step::AddVeth { host, peer, .. } = step {
+                let inside = self.container.as_ref().map(|socket| crate::sys::has_carrier(socket.as_fd(), peer));
+                inside.transpose().with_context(|| format!("look at the carrier of `{peer}`"))?;
+                for link in [host.as_str(), bridge] {
+                    crate::sys::has_carrier(self.hub.as_fd(), link)
+                        .with_context(|| format!("look at the carrier of `{link}`"))?;
+                }
+            }
         }
         Ok(())
     }
@@ -86,48 +109,53 @@ impl<'a> Applier<'a> {
                 self.flush(place, &steps[sent..at], std::mem::take(&mut batch))?;
                 sent = at;
             }
-            for request in self.requests(step)? {
-                batch.push((at - sent, request));
-            }
-            if let Step::AddVeth { peer, peer_index, .. } = step {
-                self.indices.insert((Place::Container, peer.clone()), *peer_index);
+            batch.push(self.request(step)?);
+            match step {
+                Step::AddVeth { peer, peer_index, .. } => {
+                    self.indices.insert((Place::Container, peer.clone()), *peer_index);
+                }
+                // The kernel goes on after a refused request: where somebody else has a bridge of this name, what follows
+                // would change theirs.
+                Step::AddBridge { .. } => {
+                    self.flush(place, &steps[sent..=at], std::mem::take(&mut batch))?;
+                    sent = at + 1;
+                }
+                _ => {}
             }
         }
         self.flush(place, &steps[sent..], batch)
     }
 
-    fn flush(&mut self, place: Place, steps: &[Step], batch: Vec<(usize, Request)>) -> Result<()> {
+    /// Sends a request a step, and remembers the steps that were done: all but a refused one.
+    fn flush(&mut self, place: Place, steps: &[Step], batch: Vec<Request>) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
-        let (owners, requests): (Vec<usize>, Vec<Request>) = batch.into_iter().unzip();
         let socket = match place {
             Place::Hub => &mut *self.hub,
             Place::Container => {
                 self.container.as_mut().ok_or_else(|| anyhow!("configure the container's network: no socket in it"))?
             }
         };
-        socket
-            .batch(requests)
-            .map_err(|refused| told(&refused, owners.get(refused.request).and_then(|at| steps.get(*at))))
+        let outcome = socket.batch(batch);
+        let refused = outcome.as_ref().err().map(|refused| refused.request);
+        self.done.extend(steps.iter().enumerate().filter(|(at, _)| Some(*at) != refused).map(|(_, step)| step.clone()));
+        outcome.map_err(|refused| told(&refused, steps.get(refused.request)))
     }
 
-    fn requests(&mut self, step: &Step) -> Result<Vec<Request>> {
+    fn request(&mut self, step: &Step) -> Result<Request> {
         Ok(match step {
-            Step::AddBridge { name, mac, alias } => {
-                vec![rtnl::add_bridge(name, *mac), rtnl::set_alias(name, alias)]
-            }
-            Step::AddAddress { place, link, address } => vec![rtnl::add_address(self.index(*place, link)?, *address)],
-            Step::NoLinkLocal { link, .. } => vec![rtnl::no_link_local(link)],
-            Step::SetUp { link, .. } => vec![rtnl::set_up(link)],
+            Step::AddBridge { name, mac } => rtnl::add_bridge(name, *mac),
+            Step::SetAlias { link, alias } => rtnl::set_alias(link, alias),
+            Step::AddAddress { place, link, address } => rtnl::add_address(self.index(*place, link)?, *address),
+            Step::NoLinkLocal { link, .. } => rtnl::no_link_local(link),
+            Step::SetUp { link, .. } => rtnl::set_up(link),
             Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => {
-                vec![rtnl::add_veth(host, *mtu, peer, *peer_mac, *peer_index, self.pid)]
+                rtnl::add_veth(host, *mtu, peer, *peer_mac, *peer_index, self.pid)
             }
-            Step::SetPort { link, bridge, alias } => {
-                vec![rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias)]
-            }
-            Step::AddDefaultRoute { gateway } => vec![rtnl::add_default_route(*gateway)],
-            Step::Sysctl { .. } | Step::Nft(_) => vec![],
+            Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
+            Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
+            Step::Sysctl { .. } | Step::Nft(_) => bail!("send a step by rtnetlink: it goes another way"),
         })
     }
 
@@ -224,7 +252,11 @@ fn commit_nft(steps: &[Step]) -> Result<()> {
 
 fn write_sysctl(step: &Step) -> Result<()> {
     let Step::Sysctl { key, value, .. } = step else { return Ok(()) };
-    set_sysctl(key, value).with_context(|| format!("set `{key}` to {value}"))
+    match set_sysctl(key, value) {
+        // A link that has gone since it was looked at needs no forwarding.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && key.ends_with("/forwarding") => Ok(()),
+        other => other.with_context(|| format!("set `{key}` to {value}")),
+    }
 }
 
 fn set_sysctl(key: &str, value: &str) -> io::Result<()> {

@@ -14,10 +14,8 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         Place::Container => format!("ip -n {netns}"),
     };
     match step {
-        Step::AddBridge { name, mac, alias } => vec![
-            format!("ip link add {name} address {} type bridge", colons(mac)),
-            format!("ip link set {name} alias {alias}"),
-        ],
+        Step::AddBridge { name, mac } => vec![format!("ip link add {name} address {} type bridge", colons(mac))],
+        Step::SetAlias { link, alias } => vec![format!("ip link set {link} alias {alias}")],
         Step::AddAddress { place, link, address } => vec![format!("{} addr add {address} brd + dev {link}", ip(place))],
         Step::NoLinkLocal { place, link } => vec![format!("{} link set {link} addrgenmode none", ip(place))],
         Step::SetUp { place, link } => vec![format!("{} link set {link} up", ip(place))],
@@ -86,6 +84,7 @@ fn condition(condition: &Match) -> String {
 pub fn deed(step: &Step) -> String {
     match step {
         Step::AddBridge { name, .. } => format!("add bridge `{name}`"),
+        Step::SetAlias { link, .. } => format!("set the alias of `{link}`"),
         Step::AddAddress { link, address, .. } => format!("add address `{address}` to `{link}`"),
         Step::NoLinkLocal { link, .. } => format!("turn off link-local addresses of `{link}`"),
         Step::SetUp { link, .. } => format!("set link `{link}` up"),
@@ -110,6 +109,7 @@ pub fn reason(step: &Step) -> String {
         Step::AddBridge { .. } => "a bridge is a switch in software: every container is a port of it; its own fixed \
              hardware address keeps it from taking its ports'"
             .into(),
+        Step::SetAlias { .. } => "says whose it is: minirun uses no bridge that does not say so".into(),
         Step::AddAddress { place: Place::Hub, .. } => {
             "the bridge's own address is the gateway of its containers, and gives the host a route to them".into()
         }

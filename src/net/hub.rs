@@ -14,7 +14,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
-use super::nft;
+use super::nft::{self, Table};
 use super::rtnl::Rtnl;
 
 /// A destination that stands for "everywhere else" where the way out is looked up (RFC 5737, TEST-NET-3: never on a host's
@@ -49,8 +49,10 @@ pub struct View {
     pub links: Vec<Link>,
     /// The link of the default route.
     pub uplink: Option<Link>,
-    /// The comment of the nftables table, `None` where there is no table.
-    pub table: Option<String>,
+    /// minirun's nftables table, `None` where there is no table.
+    pub table: Option<Table>,
+    /// Whether the whole host is a router (`net.ipv4.ip_forward`), by somebody else's will: minirun does not touch it.
+    pub router: bool,
     /// Whether the kernel speaks IPv6.
     pub ipv6: bool,
 }
@@ -63,12 +65,18 @@ impl View {
         let links: Vec<Link> = messages.iter().map(link).collect();
         let out = rtnl.route_to(ELSEWHERE)?;
         let uplink = links.iter().find(|link| Some(link.index) == out && !link.loopback).cloned();
-        Ok(Self { links, uplink, table: nft::table_comment()?, ipv6 })
+        let router = std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.first() == Some(&b'1'));
+        Ok(Self { links, uplink, table: nft::table()?, router, ipv6 })
     }
 
     /// The link called `name`.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
+    }
+
+    /// Whether links that a container uses can have IPv6: a link that is too small for it has none (RFC 8200, section 5).
+    pub fn ipv6_on_links(&self) -> bool {
+        self.ipv6 && self.mtu() >= 1280
     }
 
     /// The MTU that a container gets: its packets must fit the way out.
@@ -172,13 +180,14 @@ fn range_of(message: &RouteMessage) -> Option<(Ipv4Net, u32)> {
         }
     }
     let range = Ipv4Net::new(destination?, message.header.destination_prefix_length).ok()?;
-    (range.prefix_len() > 0).then_some((range, link))
+    // A default route takes nothing, nor does one in parts: VPNs route 0.0.0.0/1 and 128.0.0.0/1.
+    (range.prefix_len() >= 8).then_some((range, link))
 }
 
 /// Where the files about this hub are. The bridges belong to the network namespace, whatever `--root` a command was given:
-/// two roots must not hand out the same address. A reboot loses the directory and the namespace alike.
-pub fn directory() -> Result<PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    let namespace = std::fs::metadata("/proc/self/ns/net").context("look at /proc/self/ns/net")?;
-    Ok(PathBuf::from(format!("/run/minirun/hub-{}", namespace.ino())))
+/// two roots must not hand out the same address. The number is the kernel's own for the namespace and never used again; a
+/// reboot loses the directory and the namespace alike.
+pub fn directory(rtnl: &Rtnl) -> Result<PathBuf> {
+    let cookie = crate::sys::netns_cookie(rtnl.as_fd()).context("ask for the network namespace's number")?;
+    Ok(PathBuf::from(format!("/run/minirun/hub-{cookie}")))
 }

@@ -16,6 +16,7 @@ pub mod step;
 pub mod wire;
 
 use std::fmt;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -85,8 +86,9 @@ pub struct Network {
 struct Hub {
     rtnl: Rtnl,
     view: View,
-    resolvers: Vec<Ipv4Addr>,
+    bridge: Bridge,
     directory: PathBuf,
+    turn: Option<Flock<File>>,
     _lease: Lease,
 }
 
@@ -119,46 +121,39 @@ impl Network {
 
     fn decide_bridge(id: &str, resolvers: &[Ipv4Addr], dry: bool) -> Result<Self> {
         let mut rtnl = Rtnl::open()?;
-        let view = View::take(&mut rtnl)?;
-        let directory = hub::directory()?;
-        let bridge = Bridge::find(&mut rtnl, &view, resolvers, &directory)?;
+        let directory = hub::directory(&rtnl)?;
+        // Shared by all that attach containers, so that nobody takes the bridge away meanwhile.
+        let turn = if dry { None } else { Some(lock(&directory, FlockArg::LockShared)?) };
+        let mut view = View::take(&mut rtnl)?;
+        let mut bridge = Bridge::find(&mut rtnl, &view, resolvers, &directory)?;
+        if let Some(turn) = turn.as_ref().filter(|_| !bridge.missing.is_empty()) {
+            // Alone, until it is made; and another look, because another command may have made it a moment ago.
+            turn.relock(FlockArg::LockExclusive).context("lock the managed network")?;
+            view = View::take(&mut rtnl)?;
+            bridge = Bridge::find(&mut rtnl, &view, resolvers, &directory)?;
+        }
         let pool = bridge.gateway.trunc();
-        let lease = if dry {
-            ipam::peek(&directory, pool)
-        } else {
-            // Only the first container of a hub finds its directory missing.
-            match ipam::lease(&directory, pool) {
-                Err(_) if !directory.exists() => {
-                    make_directory(&directory).and_then(|()| ipam::lease(&directory, pool))?
-                }
-                lease => lease?,
-            }
-        };
+        let lease = if dry { ipam::peek(&directory, pool) } else { ipam::lease(&directory, pool)? };
         let steps = bridge.attach(&view, id, "eth0", lease.address);
         let address = Some((lease.address, bridge.gateway.addr()));
-        let hub = Hub { rtnl, view, resolvers: resolvers.to_vec(), directory, _lease: lease };
-        Ok(Self { mode: Mode::Bridge, address, host_steps: bridge.missing, steps, hub: Some(hub) })
+        let host_steps = bridge.missing.clone();
+        let hub = Hub { rtnl, view, bridge, directory, turn, _lease: lease };
+        Ok(Self { mode: Mode::Bridge, address, host_steps, steps, hub: Some(hub) })
     }
 
-    /// Makes the managed bridge, where anything of it is missing. Two commands that do so at once take turns, and the
-    /// second finds that it is done.
+    /// Makes what is missing of the managed bridge, alone, and then lets others attach.
     pub fn prepare(&mut self) -> Result<()> {
-        let Some(hub) = self.hub.as_mut().filter(|_| !self.host_steps.is_empty()) else { return Ok(()) };
-        let _turn = lock(&hub.directory)?;
-        hub.view = View::take(&mut hub.rtnl)?;
-        let bridge = Bridge::find(&mut hub.rtnl, &hub.view, &hub.resolvers, &hub.directory)?;
-        if self.address.is_some_and(|(_, gateway)| gateway != bridge.gateway.addr()) {
-            bail!("make bridge `{}`: another command made it with other addresses at the same moment", network::BRIDGE);
+        let Some(hub) = &mut self.hub else { return Ok(()) };
+        if !self.host_steps.is_empty() {
+            network::remember_opened(&hub.directory, &hub.bridge)?;
+            let mut applier = Applier::new(&mut hub.rtnl, 0);
+            applier.apply(&self.host_steps)?;
+            applier.commit();
+            tell_what_was_made(&hub.bridge);
+            hub.view = View::take(&mut hub.rtnl)?;
         }
-        network::remember_opened(&hub.directory, &bridge.opened)?;
-        let mut applier = Applier::new(&mut hub.rtnl, 0);
-        applier.apply(&bridge.missing)?;
-        applier.commit();
-        if !bridge.missing.is_empty() {
-            tell_what_was_made(&bridge);
-        }
-        hub.view = View::take(&mut hub.rtnl)?;
-        Ok(())
+        let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
+        shared.context("unlock the managed network")
     }
 
     /// Does the container's steps: those in the hub for the namespace of process `pid`, then those in that namespace by the
@@ -181,7 +176,9 @@ impl Network {
         applier.apply(&outside)?;
         applier.enter(enter()?);
         applier.apply(&inside)?;
+        applier.settle(network::BRIDGE)?;
         applier.commit();
+        hub.turn = None;
         Ok(())
     }
 
@@ -194,20 +191,31 @@ impl Network {
     }
 }
 
-/// Takes the managed bridge, its table and the forwarding that came with it off the host.
+/// Takes the managed bridge, its table and the forwarding that came with it off the host, unless a container is on it:
+/// the kernel knows, whoever started it. Whether there was anything to take away.
 pub fn take_down() -> Result<bool> {
     let mut rtnl = Rtnl::open()?;
-    let directory = hub::directory()?;
-    if !directory.exists() && View::take(&mut rtnl)?.link(network::BRIDGE).is_none() {
-        return Ok(false);
+    let directory = hub::directory(&rtnl)?;
+    let _turn = lock(&directory, FlockArg::LockExclusive)?;
+    let view = View::take(&mut rtnl)?;
+    if let Some(bridge) = view.link(network::BRIDGE) {
+        // The kernel takes the link of a container that has ended away a moment later.
+        let mut ports = rtnl.count_ports(bridge.index)?;
+        for _ in 0..20 {
+            if ports == 0 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            ports = rtnl.count_ports(bridge.index)?;
+        }
+        if ports > 0 {
+            bail!("remove bridge `{}`: {ports} containers are on it", network::BRIDGE);
+        }
     }
-    make_directory(&directory)?;
-    let turn = lock(&directory)?;
-    let steps = network::made(&View::take(&mut rtnl)?, &directory);
+    let steps = network::made(&view, &directory);
     Applier::new(&mut rtnl, 0).undo(&steps)?;
     // The lock and the leases stay: others may be waiting for the one and hold the other.
     let _ = std::fs::remove_file(directory.join("opened"));
-    drop(turn);
     Ok(!steps.is_empty())
 }
 
@@ -222,13 +230,19 @@ fn make_directory(directory: &Path) -> Result<()> {
     state::private_directory(directory)
 }
 
-fn lock(directory: &Path) -> Result<Flock<std::fs::File>> {
-    let file = state::open_private(&directory.join("lock"))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).context("lock the managed network")
+fn lock(directory: &Path, how: FlockArg) -> Result<Flock<File>> {
+    let path = directory.join("lock");
+    // Only the first command in a hub finds its directory missing.
+    let file = match state::open_private(&path) {
+        Err(_) if !directory.exists() => make_directory(directory).and_then(|()| state::open_private(&path)),
+        file => file,
+    };
+    Flock::lock(file?, how).map_err(|(_, error)| error).context("lock the managed network")
 }
 
 fn tell_what_was_made(bridge: &Bridge) {
-    let mut made = format!("made bridge `{}`, {}", network::BRIDGE, bridge.gateway);
+    let new = bridge.missing.iter().any(|step| matches!(step, Step::AddBridge { .. }));
+    let mut made = format!("{} bridge `{}`, {}", if new { "made" } else { "mended" }, network::BRIDGE, bridge.gateway);
     if !bridge.opened.is_empty() {
         made.push_str(&format!(
             "; turned on IPv4 forwarding of {} for its containers only",

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 
 use super::hub::{self, Taken, View};
-use super::nft::{Change, Hook, Match, Verdict};
+use super::nft::{CHAINS, Change, Hook, Match, Table, Verdict};
 use super::rtnl::{Mac, Rtnl};
 use super::step::{Place, Step};
 use crate::error::refused;
@@ -37,6 +37,8 @@ pub struct Bridge {
     pub missing: Vec<Step>,
     /// The links on which the missing steps turn forwarding on.
     pub opened: Vec<String>,
+    /// Whether what earlier commands opened is no longer minirun's business: the host has become a router.
+    pub forgotten: bool,
 }
 
 impl Bridge {
@@ -53,20 +55,26 @@ impl Bridge {
         }
         let address = link.map(|link| hub::address_of(rtnl, link.index)).transpose()?.flatten();
         let gateway = match address {
+            Some(address) if !(8..=30).contains(&address.prefix_len()) => {
+                return Err(refused(
+                    format!("use bridge `{BRIDGE}`: its address {address} leaves none for containers"),
+                    format!("`ip link del {BRIDGE}`: it is made again"),
+                ));
+            }
             Some(address) => address,
             None => free_pool(&hub::taken(rtnl, view, resolvers)?)?,
         };
-        let opened_before = if link.is_none() || view.table.is_none() { opened_before(directory) } else { vec![] };
-        Ok(Self::decide(view, gateway, address.is_some(), &opened_before))
+        Ok(Self::decide(view, gateway, address.is_some(), &opened_before(directory)))
     }
 
-    /// The pure part of [`find`](Self::find). `opened_before`: links that an earlier command turned forwarding on for, whose
-    /// guard must come back with a table that somebody flushed.
+    /// The pure part of [`find`](Self::find). `opened_before`: links that an earlier command turned forwarding on for. Their
+    /// guard comes back with a table that somebody flushed, and goes when somebody makes the whole host a router.
     pub fn decide(view: &View, gateway: Ipv4Net, addressed: bool, opened_before: &[String]) -> Self {
         let mut missing = Vec::new();
         let link = view.link(BRIDGE);
         if link.is_none() {
-            missing.push(Step::AddBridge { name: BRIDGE.into(), mac: mac_of(gateway.addr()), alias: ALIAS.into() });
+            missing.push(Step::AddBridge { name: BRIDGE.into(), mac: mac_of(gateway.addr()) });
+            missing.push(Step::SetAlias { link: BRIDGE.into(), alias: ALIAS.into() });
             if view.ipv6 {
                 missing.push(sysctl(&format!("net/ipv6/conf/{BRIDGE}/disable_ipv6"), "1"));
             }
@@ -78,27 +86,28 @@ impl Bridge {
             missing.push(Step::SetUp { place: Place::Hub, link: BRIDGE.into() });
         }
         // The rules come before forwarding, so that at no moment more is passed on than they allow.
-        let comment = format!("minirun bridge {}", gateway.trunc());
+        let rules = rules(gateway);
         let closed: Vec<String> = view
             .links
             .iter()
-            .filter(|l| l.up && !l.loopback && !l.forwarding && l.name != BRIDGE)
+            .filter(|l| l.up && !l.loopback && !l.forwarding && !l.alias.starts_with("minirun:"))
             .map(|l| l.name.clone())
             .collect();
-        let table_is_right = view.table.as_deref() == Some(&comment);
+        let forgotten = view.router && !opened_before.is_empty();
+        let table_is_right = view.table.as_ref() == Some(&wanted(&rules)) && !forgotten;
         if !table_is_right {
             missing.extend(view.table.as_ref().map(|_| Step::Nft(Change::DeleteTable)));
-            missing.extend(rules(gateway, comment).into_iter().map(Step::Nft));
+            missing.extend(rules.into_iter().map(Step::Nft));
         }
         let again = opened_before.iter().filter(|name| !closed.contains(name) && view.link(name).is_some());
-        for link in again.filter(|_| !table_is_right).chain(&closed) {
+        for link in again.filter(|_| !table_is_right && !forgotten).chain(&closed) {
             missing.push(Step::Nft(Change::AddElement { set: GUARDED, links: vec![link.clone()] }));
         }
         if !link.is_some_and(|link| link.forwarding) {
             missing.push(sysctl(&forwarding(BRIDGE), "1"));
         }
         missing.extend(closed.iter().map(|link| sysctl(&forwarding(link), "1")));
-        Self { gateway, missing, opened: closed }
+        Self { gateway, missing, opened: closed, forgotten }
     }
 
     /// The steps that bring a container's end onto the bridge and make it usable.
@@ -113,19 +122,19 @@ impl Bridge {
             peer_mac: mac_of(address),
             peer_index: 2,
         }];
-        if view.ipv6 {
+        if view.ipv6_on_links() {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
         }
         steps.push(Step::SetPort { link: host.clone(), bridge: BRIDGE.into(), alias: format!("minirun:{id}:bridge") });
         steps.push(Step::SetUp { place: hub, link: host });
         steps.push(Step::SetUp { place: inside, link: "lo".into() });
-        if view.ipv6 {
+        if view.ipv6_on_links() {
             steps.push(Step::NoLinkLocal { place: inside, link: interface.into() });
         }
         steps.push(Step::AddAddress { place: inside, link: interface.into(), address: own });
         steps.push(Step::SetUp { place: inside, link: interface.into() });
         steps.push(Step::AddDefaultRoute { gateway: self.gateway.addr() });
-        if view.ipv6 {
+        if view.ipv6_on_links() {
             let key = format!("net/ipv6/conf/{interface}/disable_ipv6");
             steps.push(Step::Sysctl { place: inside, key, value: "1".into() });
         }
@@ -138,25 +147,25 @@ impl Bridge {
 pub fn made(view: &View, directory: &Path) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some(link) = view.link(BRIDGE).filter(|link| link.alias == ALIAS) {
-        let (name, alias) = (link.name.clone(), link.alias.clone());
-        steps.push(Step::AddBridge { name, mac: [0; 6], alias });
+        steps.push(Step::AddBridge { name: link.name.clone(), mac: [0; 6] });
     }
-    if let Some(comment) = &view.table {
-        steps.push(Step::Nft(Change::AddTable { comment: comment.clone() }));
+    if let Some(table) = &view.table {
+        steps.push(Step::Nft(Change::AddTable { comment: table.comment.clone() }));
     }
-    let opened = opened_before(directory).into_iter().filter(|name| view.link(name).is_some());
+    let opened = opened_before(directory).into_iter().filter(|name| view.link(name).is_some() && !view.router);
     steps.extend(opened.map(|link| sysctl(&forwarding(&link), "1")));
     steps
 }
 
 /// Remembers on which links minirun turned forwarding on, so that it can be turned off again. Called under the hub's lock,
 /// before the steps are done: a link in the list that was not opened after all is harmless.
-pub fn remember_opened(directory: &Path, links: &[String]) -> Result<()> {
-    if links.is_empty() {
+pub fn remember_opened(directory: &Path, bridge: &Bridge) -> Result<()> {
+    if bridge.opened.is_empty() && !bridge.forgotten {
         return Ok(());
     }
-    let mut all = opened_before(directory);
-    all.extend(links.iter().filter(|link| !opened_before(directory).contains(link)).cloned());
+    let before = if bridge.forgotten { vec![] } else { opened_before(directory) };
+    let new = bridge.opened.iter().filter(|link| !before.contains(link)).cloned();
+    let all: Vec<String> = before.iter().cloned().chain(new).collect();
     let path = directory.join("opened");
     let temporary = directory.join("opened.new");
     remove(&temporary)?;
@@ -193,7 +202,8 @@ pub fn mac_of(address: Ipv4Addr) -> Mac {
 }
 
 /// The whole table. Its cost a packet is the same for one container and for a thousand: sets, no rule a container.
-fn rules(gateway: Ipv4Net, comment: String) -> Vec<Change> {
+fn rules(gateway: Ipv4Net) -> Vec<Change> {
+    let comment = format!("minirun bridge {}", gateway.trunc());
     let rule = |chain, matches: Vec<Match>, verdict| Change::AddRule { chain, matches, verdict };
     let forward = "forward";
     vec![
@@ -213,6 +223,17 @@ fn rules(gateway: Ipv4Net, comment: String) -> Vec<Change> {
         Change::AddElement { set: BRIDGES, links: vec![BRIDGE.into()] },
         Change::AddElement { set: WITHIN, links: vec![BRIDGE.into(), BRIDGE.into()] },
     ]
+}
+
+/// The table that these changes make, as the kernel will tell of it.
+fn wanted(rules: &[Change]) -> Table {
+    let comment = rules.iter().find_map(|change| match change {
+        Change::AddTable { comment } => Some(comment.clone()),
+        _ => None,
+    });
+    let count =
+        |name: &str| rules.iter().filter(|c| matches!(c, Change::AddRule { chain, .. } if *chain == name)).count();
+    Table { comment: comment.unwrap_or_default(), rules: CHAINS.map(|chain| Some(count(chain) as u32)) }
 }
 
 /// The pools that are tried, in this order.
@@ -271,6 +292,7 @@ mod tests {
             uplink: Some(link("eth0", true, false)),
             table: None,
             ipv6: true,
+            router: false,
         }
     }
 
@@ -301,7 +323,12 @@ mod tests {
         assert!(bridge.opened.is_empty());
         let guard = Step::Nft(Change::AddElement { set: GUARDED, links: vec!["eth0".into()] });
         assert!(bridge.missing.contains(&guard));
-        view.table = Some("minirun bridge 10.214.0.0/20".into());
+        view.table = Some(wanted(&rules(gateway)));
         assert_eq!(Bridge::decide(&view, gateway, true, &["eth0".into()]).missing, []);
+        // Flushed rules leave the table; a host that became a router needs no guard.
+        let flushed = Table { rules: [Some(0), Some(0)], ..wanted(&rules(gateway)) };
+        assert!(Bridge::decide(&View { table: Some(flushed), ..view.clone() }, gateway, true, &[]).missing.len() > 5);
+        let router = Bridge::decide(&View { router: true, ..view.clone() }, gateway, true, &["eth0".into()]);
+        assert!(router.forgotten && !router.missing.contains(&guard), "{:?}", router.missing);
     }
 }

@@ -110,6 +110,7 @@ const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
@@ -158,25 +159,59 @@ pub fn commit(changes: &[&Change]) -> Result<(), Refused> {
     }
 }
 
-/// The comment of the table, `None` where there is no table (or no nftables in this kernel, which is said when the table is
-/// to be made).
-pub fn table_comment() -> Result<Option<String>> {
+/// The table as the kernel has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// For what it was made.
+    pub comment: String,
+    /// How many rules its chains have, in the order of [`CHAINS`]; `None` for a chain that is not there.
+    pub rules: [Option<u32>; 2],
+}
+
+/// The chains of the table.
+pub const CHAINS: [&str; 2] = ["forward", "postrouting"];
+
+/// Asks for the table and the number of its rules: a flushed table is still a table. `None` where there is none (or no
+/// nftables in this kernel, which is said when the table is to be made).
+pub fn table() -> Result<Option<Table>> {
     const TABLE_USERDATA: u16 = 6;
+    const CHAIN_USE: u16 = 6;
     let socket = Socket::new(NETLINK_NETFILTER).context("open nfnetlink socket")?;
-    let mut bytes = Vec::with_capacity(64);
-    message(&mut bytes, SUBSYSTEM << 8 | GET_TABLE, NLM_F_REQUEST, 0, 1, |body| string(body, 1, TABLE));
-    socket.send(&bytes, 0).context("ask nftables")?;
-    let mut buffer = vec![0; 4096];
-    let size = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).context("ask nftables")?;
-    let Some(answer) = messages(&buffer[..size]).next() else { return Ok(None) };
-    match answer.error() {
-        Some((libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL, _)) => return Ok(None),
-        Some((errno, words)) => return Err(explain_error(errno, words.as_deref()).context("ask nftables")),
-        None => {}
+    let mut bytes = Vec::with_capacity(256);
+    message(&mut bytes, SUBSYSTEM << 8 | GET_TABLE, NLM_F_REQUEST, 0, 0, |body| string(body, 1, TABLE));
+    for (at, chain) in CHAINS.iter().enumerate() {
+        message(&mut bytes, SUBSYSTEM << 8 | GET_CHAIN, NLM_F_REQUEST, 0, at as u32 + 1, |body| {
+            string(body, 1, TABLE);
+            string(body, 3, chain);
+        });
     }
-    let userdata = attributes(answer.bytes.get(20..).unwrap_or_default()).find(|(kind, _)| *kind == TABLE_USERDATA);
-    // User data is a list of (type, length, value); a comment is type 0.
-    Ok(Some(userdata.and_then(|(_, data)| data.get(2..)).map(text).unwrap_or_default()))
+    socket.send(&bytes, 0).context("ask nftables")?;
+    let mut table = Table::default();
+    let mut buffer = vec![0; 4096];
+    for _ in 0..=CHAINS.len() {
+        let size = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).context("ask nftables")?;
+        let Some(answer) = messages(&buffer[..size]).next() else { return Ok(None) };
+        let of_chain = (answer.sequence as usize).checked_sub(1).filter(|at| *at < CHAINS.len());
+        match (answer.error(), of_chain) {
+            (Some((libc::ENOENT, _)), Some(_)) => continue,
+            (Some((libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL, _)), _) => return Ok(None),
+            (Some((errno, words)), _) => return Err(explain_error(errno, words.as_deref()).context("ask nftables")),
+            (None, _) => {}
+        }
+        let find = |kind: u16| {
+            let all = attributes(answer.bytes.get(20..).unwrap_or_default());
+            all.into_iter().find(|(found, _)| *found == kind).map(|(_, value)| value)
+        };
+        match of_chain {
+            Some(at) => {
+                let count = find(CHAIN_USE).and_then(|value| value.try_into().ok()).map(u32::from_be_bytes);
+                table.rules[at] = count;
+            }
+            // User data is a list of (type, length, value); a comment is type 0.
+            None => table.comment = find(TABLE_USERDATA).and_then(|data| data.get(2..)).map(text).unwrap_or_default(),
+        }
+    }
+    Ok(Some(table))
 }
 
 fn encode(bytes: &mut Vec<u8>, change: &Change, sequence: u32) {

@@ -156,7 +156,8 @@ impl Rtnl {
         let size = self.receive(&mut buffer).context("read from netlink")?;
         let Some(message) = messages(&buffer[..size]).next() else { bail!("read from netlink: empty answer") };
         match message.error() {
-            Some((libc::ENODEV | libc::ENETUNREACH | libc::EHOSTUNREACH, _)) => Ok(None),
+            // The last two are what a blackhole and a prohibited route answer.
+            Some((libc::ENODEV | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EACCES, _)) => Ok(None),
             Some((errno, _)) => Err(io::Error::from_raw_os_error(errno)).context("ask netlink"),
             None => parse(&message),
         }
@@ -194,6 +195,19 @@ impl Rtnl {
                 _ => None,
             })
             .collect())
+    }
+
+    /// How many ports the bridge with this index has.
+    pub fn count_ports(&mut self, bridge: u32) -> Result<usize> {
+        let mut question = LinkMessage::default();
+        question.attributes.push(LinkAttribute::Controller(bridge));
+        question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answer = self.dump(&RouteNetlinkMessage::GetLink(question)).context("list ports")?;
+        let is_port = |message: &RouteNetlinkMessage| match message {
+            RouteNetlinkMessage::NewLink(link) => link.attributes.contains(&LinkAttribute::Controller(bridge)),
+            _ => false,
+        };
+        Ok(answer.iter().filter(|message| is_port(message)).count())
     }
 
     /// The IPv4 addresses of one link, or of all where `link` is 0.

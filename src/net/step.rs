@@ -22,13 +22,18 @@ pub enum Place {
 /// One change to a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A bridge in the hub, down, tagged with `alias`.
+    /// A bridge in the hub, down.
     AddBridge {
         /// The link's name.
         name: String,
         /// Its own hardware address, so that it does not take and follow its ports'.
         mac: Mac,
-        /// Whose it is.
+    },
+    /// A text on a link of the hub that says whose it is.
+    SetAlias {
+        /// The link's name.
+        link: String,
+        /// The text.
         alias: String,
     },
     /// An address with the length of its network; the kernel adds the route to that network.
@@ -103,7 +108,11 @@ impl Step {
             | Self::SetUp { place, .. }
             | Self::Sysctl { place, .. } => *place,
             Self::AddDefaultRoute { .. } => Place::Container,
-            Self::AddBridge { .. } | Self::AddVeth { .. } | Self::SetPort { .. } | Self::Nft(_) => Place::Hub,
+            Self::AddBridge { .. }
+            | Self::SetAlias { .. }
+            | Self::AddVeth { .. }
+            | Self::SetPort { .. }
+            | Self::Nft(_) => Place::Hub,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `CAP_SYS_RESOURCE`; the bounding set while there is `CAP_SETPCAP`; groups and user while there are `CAP_SETGID` and
 //! `CAP_SETUID`; the capability sets last. A step that fails ends the container.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{Resource, setrlimit};
 use rustix::process::{Gid, Uid};
@@ -80,6 +80,13 @@ pub fn capabilities(add: &[String], drop: &[String]) -> Result<CapsHashSet> {
     }
     for name in drop.iter().filter(|name| !name.eq_ignore_ascii_case("ALL")) {
         set.remove(&parse(name)?);
+    }
+    if !add.is_empty() {
+        let own = caps::read(None, CapSet::Permitted).context("read own capabilities")?;
+        let missing = add.iter().filter_map(|name| parse(name).ok()).find(|capability| !own.contains(capability));
+        if let Some(capability) = missing {
+            bail!("add capability `{capability}`: minirun itself was started without it");
+        }
     }
     Ok(set)
 }

@@ -5,9 +5,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::libc;
-use rustix::fs::{CWD, FileType, fstat};
+use rustix::fs::{CWD, FileType, fstat, fstatfs};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 
 use super::rootfs::open_target;
@@ -89,12 +89,23 @@ pub fn place(root: BorrowedFd<'_>, mounts: &[Mount], sources: Vec<Option<Detache
         let path = wanted.target();
         let directory = source.as_ref().is_none_or(|source| source.directory);
         let target = open_target(root, path, directory)?;
+        refuse_kernel_files(target.as_fd()).with_context(|| format!("mount on `{}`", path.display()))?;
         let placed = match (wanted, source) {
             (Mount::Tmpfs { options, flags, .. }, _) => mount_on(target.as_fd(), options, *flags),
             (Mount::Bind { .. }, Some(source)) => attach(source.tree.as_fd(), target.as_fd()),
             (Mount::Bind { .. }, None) => Ok(()),
         };
         placed.with_context(|| format!("mount on `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A link of the image may lead a volume to where its name does not: over the kernel's own files nothing is mounted.
+fn refuse_kernel_files(target: BorrowedFd<'_>) -> Result<()> {
+    const KERNEL: [i64; 4] =
+        [0x9fa0 /* proc */, 0x6265_6572 /* sysfs */, 0x1cd1 /* devpts */, 0x1980_0202 /* mqueue */];
+    if KERNEL.contains(&fstatfs(target)?.f_type) {
+        bail!("a link of the image leads there to the kernel's own files");
     }
     Ok(())
 }

@@ -134,13 +134,15 @@ fn open_or_make(
     Ok(open_inside(root, path, flags)?)
 }
 
-/// Enters the working directory of the program, making it where it is missing (as docker does).
-pub fn enter_working_directory(path: &Path) -> Result<()> {
+/// Opens the working directory of the program below `root`, making it where it is missing (as docker does).
+pub fn open_working_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let opened = if path == Path::new("/") { Ok(root.try_clone_to_owned()?) } else { open_target(root, path, true) };
+    opened.with_context(|| format!("enter working directory `{}`", path.display()))
+}
+
+/// Enters the working directory, once its file system is the root.
+pub fn enter_working_directory(directory: OwnedFd, path: &Path) -> Result<()> {
     let failed = || format!("enter working directory `{}`", path.display());
-    let root =
-        openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).with_context(failed)?;
-    let directory =
-        if path == Path::new("/") { root } else { open_target(root.as_fd(), path, true).with_context(failed)? };
     rustix::process::fchdir(directory).with_context(failed)?;
     // A directory outside the root has no path from it, and the kernel says so.
     let inside = rustix::process::getcwd(Vec::new()).with_context(failed)?.as_bytes().starts_with(b"/");
