@@ -48,6 +48,17 @@ pub enum Verb {
     Version,
 }
 
+impl Verb {
+    /// Whether only root can do it: all but what merely prints.
+    pub fn needs_root(&self) -> bool {
+        match self {
+            Self::Run(args) => !args.dry_run,
+            Self::Ps(_) | Self::Image(_) | Self::System(_) => true,
+            Self::Version => false,
+        }
+    }
+}
+
 /// `minirun run` alone: of the whole command line only the parser that is needed is built, which saves a tenth of a
 /// millisecond on the way of every start.
 #[derive(Debug, Parser)]

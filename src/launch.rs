@@ -19,6 +19,7 @@ use crate::state::{Record, State};
 use crate::supervise::{self, Signals};
 use crate::sync::{self, End, FromChild};
 use crate::sys::{self, Child, Side};
+use crate::terminal::Relay;
 use crate::{init, reaper};
 
 /// Runs a container from its first step to its end. The exit code of its program.
@@ -30,11 +31,13 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     plan.network.prepare()?;
     let mut container = spawn(&plan)?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
-    let terminal = container.ready()?;
+    // Before the program runs, so that its terminal has the right size from its first moment.
+    let interactive = plan.process.interactive;
+    let relay = container.ready()?.map(|master| Relay::start(master, interactive)).transpose()?;
     entry.commit(&Record { pid: Some(container.pid()), ..plan.record.clone() })?;
     container.go()?;
     let swept = state.sweep();
-    let code = supervise::until_end(&mut container, &mut signals, terminal, &plan.process)?;
+    let code = supervise::until_end(&mut container, &mut signals, relay, plan.process.init)?;
     entry.remove().and(swept).map(|()| code)
 }
 

@@ -25,6 +25,13 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: cli::Cli) -> Result<u8> {
     let data_root = Path::new(DATA_ROOT);
+    if cli.verb.needs_root() && !nix::unistd::geteuid().is_root() {
+        let user = nix::unistd::geteuid();
+        return Err(error::refused(
+            format!("run minirun: only root can, this is user {user}"),
+            "type `sudo` before it",
+        ));
+    }
     match cli.verb {
         Verb::Run(args) => return commands::run::run(&args, &cli.root, data_root),
         Verb::Ps(args) => commands::ps::ps(&args, &cli.root)?,

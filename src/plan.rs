@@ -182,10 +182,6 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
     if args.tty && args.interactive && !rustix::termios::isatty(std::io::stdin()) {
         return Err(refused("make a terminal: standard input is not one", "leave out -t"));
     }
-    if !args.dry_run && !nix::unistd::geteuid().is_root() {
-        let message = format!("run a container: only root can, this is user {}", nix::unistd::geteuid());
-        return Err(refused(message, "type `sudo` before it"));
-    }
     Ok(())
 }
 

@@ -12,7 +12,6 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::launch::Container;
-use crate::plan::Process;
 use crate::terminal::Relay;
 
 /// Signals that end a program which does nothing about them; forwarded to the container.
@@ -33,14 +32,8 @@ impl Signals {
     }
 }
 
-/// Serves the container until its first process has ended. Its exit code.
-pub fn until_end(
-    container: &mut Container,
-    signals: &mut Signals,
-    terminal: Option<std::os::fd::OwnedFd>,
-    process: &Process,
-) -> Result<u8> {
-    let mut relay = terminal.map(|master| Relay::start(master, process.interactive)).transpose()?;
+/// Serves the container until its first process has ended, which is minirun's own `init` if that is set. The exit code.
+pub fn until_end(container: &mut Container, signals: &mut Signals, mut relay: Option<Relay>, init: bool) -> Result<u8> {
     let mut ended_by = None;
     loop {
         let ready = wait(container, signals, relay.as_ref())?;
@@ -50,7 +43,7 @@ pub fn until_end(
                     (SIGWINCH, Some(relay)) => relay.resize(),
                     (SIGCONT, Some(relay)) => relay.resume()?,
                     (SIGWINCH | SIGCONT, None) => {}
-                    (number, _) => ended_by = deliver(container.pid(), number)?.or(ended_by),
+                    (number, _) => ended_by = deliver(container.pid(), number, init)?.or(ended_by),
                 }
             }
         }
@@ -108,10 +101,10 @@ fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>) -> Resu
     Ok(Ready { signal: any(0), ended: any(1), shown: any(2), typed: any(3) })
 }
 
-/// Sends a signal on. The number where it ended the container in the program's stead.
-fn deliver(pid: i32, number: i32) -> Result<Option<i32>> {
+/// Sends a signal on. The number where it ended the container in the program's stead. minirun's own init takes every signal.
+fn deliver(pid: i32, number: i32, init: bool) -> Result<Option<i32>> {
     let signal = Signal::try_from(number).context("forward a signal")?;
-    if let Some(number) = end_if_defenceless(pid, number)? {
+    if !init && let Some(number) = end_if_defenceless(pid, number)? {
         return Ok(Some(number));
     }
     // It may have ended meanwhile; it is not reaped, so the id is still its own.

@@ -114,12 +114,18 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
 }
 
 /// Sets every signal to its default action and unblocks all: an ignored signal and a mask survive execve (signal(7)), and
-/// Rust's runtime ignores SIGPIPE.
+/// Rust's runtime ignores SIGPIPE. By the system call itself: libc refuses two signals that it uses, and ignores them in what
+/// it spawns.
 pub fn reset_signals() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and the two that libc keeps for itself are refused, which
-        // is why the result is not looked at: they cannot be changed by the caller of minirun either.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    const SIGNALS: i32 = 64;
+    // `struct kernel_sigaction`: handler, flags, restorer, mask. All zero is SIG_DFL.
+    let default = [0u64; 4];
+    for signal in 1..=SIGNALS {
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: `default` is as large as the kernel's structure and lives across the call; no handler is installed and
+        // nothing is written back. SIGKILL and SIGSTOP are refused and have their default action anyway, which is why the
+        // result is not looked at.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>()) };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from)
 }

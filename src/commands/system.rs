@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::cli::{SystemArgs, SystemVerb};
-use crate::error::{note, refused};
+use crate::error::note;
 use crate::net::{self, network::BRIDGE};
 use crate::state::State;
 
@@ -17,9 +17,6 @@ pub fn system(args: &SystemArgs, root: &Path) -> Result<()> {
 }
 
 fn prune(root: &Path) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(refused("prune: only root can", "type `sudo` before it"));
-    }
     let alive = State::open(root)?.list()?.into_iter().filter(|record| record.network == "bridge").count();
     if alive > 0 {
         bail!("remove bridge `{BRIDGE}`: {alive} containers are on it");
