@@ -31,10 +31,11 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     plan.network.prepare()?;
     let mut container = spawn(&plan)?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
+    // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
+    entry.commit(&Record { pid: Some(container.pid()), ..plan.record.clone() })?;
     // Before the program runs, so that its terminal has the right size from its first moment.
     let interactive = plan.process.interactive;
     let relay = container.ready()?.map(|master| Relay::start(master, interactive)).transpose()?;
-    entry.commit(&Record { pid: Some(container.pid()), ..plan.record.clone() })?;
     container.go()?;
     let swept = state.sweep();
     let code = supervise::until_end(&mut container, &mut signals, relay, plan.process.init)?;

@@ -38,6 +38,8 @@ pub fn sealed_copy() -> Result<OwnedFd> {
 
 /// Becomes the init, which will start `argv`.
 pub fn execute(copy: &OwnedFd, argv: &[CString], env: &[CString]) -> Result<Infallible> {
+    // A mask survives execve: what is sent from now on waits until it is taken. Without a handler, a process 1 would lose it.
+    SigSet::all().thread_block().context("block signals")?;
     let mut words = vec![CString::new(NAME)?];
     words.extend_from_slice(argv);
     execveat(copy, c"", &words, env, nix::fcntl::AtFlags::AT_EMPTY_PATH)
@@ -62,9 +64,8 @@ fn start(args: Vec<OsString>) -> Result<u8> {
             CString::new(name.into_vec())
         })
         .collect::<Result<Vec<_>, _>>()?;
-    // Blocked before the program exists, so that none is lost: they are taken one by one below.
+    // All are blocked since before this process image: they are taken one by one below.
     let all = SigSet::all();
-    all.thread_block().context("block signals")?;
     let ForkResult::Parent { child } = sys::fork().context("start the program")? else {
         let error = run(&argv, &env);
         sys::exit_now(report(&error));

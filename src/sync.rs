@@ -5,8 +5,8 @@
 //!        |                                      |
 //!        | <-------- Inside [netlink socket] ---|  opened in the child's network namespace
 //!        |  builds the network by it            |  builds the root file system
+//!        |  puts the record on disk             |
 //!        | <-------- Ready [terminal] ----------|  nothing left to do but to become the program
-//!        |  record on disk                      |
 //!        |--------- Go -----------------------> |
 //!        | <-------- end of file ---------------|  execve closed the socket: the program runs
 //!        |                                      |

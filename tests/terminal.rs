@@ -110,7 +110,8 @@ host_test!(the_callers_terminal_is_raw_only_while_it_runs, |host| {
     assert!(terminal.is_cooked());
 
     // It ends by a signal to minirun,
-    for ending in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+    // (busybox sh ignores SIGQUIT)
+    for ending in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
         let mut terminal = run(&["-it", "--init", "busybox", "sh", "-c", WAIT]);
         terminal.shows("ready");
         signal(&terminal, ending);
