@@ -271,6 +271,43 @@ host_test!(a_volume_stays_inside_the_image, |host| {
     }
 });
 
+host_test!(an_odd_image_is_held, |host| {
+    // Where the runtime mounts or writes, an image can have prepared a link. None leads out: see the comparison at the end.
+    let victim = host.directory("victim");
+    victim.file("text", "untouched");
+    let traps = [
+        "ln -s /tmp/victim proc",
+        "ln -s /tmp/victim sys",
+        "ln -s /tmp/victim dev",
+        "ln -s ../../../../../tmp/victim dev",
+        "mkdir dev; ln -s /proc/sys/kernel/core_pattern dev/null",
+        "mkdir dev; ln -s /tmp/victim dev/pts; ln -s /tmp/victim dev/shm; ln -s /tmp/victim/text dev/console",
+        "ln -s /tmp/victim etc",
+        "mkdir etc; for f in hosts hostname resolv.conf; do ln -s /tmp/victim/text etc/$f; done",
+        "mkdir etc; for f in hosts hostname resolv.conf; do ln -s ../../../../../../../tmp/victim/text etc/$f; done",
+        "mkdir etc; mkdir etc/hosts; mkfifo etc/hostname; ln -s resolv.conf etc/resolv.conf",
+        "touch proc sys dev etc",
+    ];
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("read");
+    for trap in traps {
+        let root = host.directory("root");
+        let make = "mkdir bin; cp $(command -v busybox) bin/busybox; ln -s busybox bin/sh; ln -s busybox bin/grep";
+        host.sh(&format!("cd {}; {make}; {trap}", root.text())).ok();
+        let mut running = host
+            .minirun(["run", "--rootfs", root.text(), "sh", "-c", "grep -q '^[a-z]* /proc proc ' /proc/mounts"])
+            .start();
+        host.soon(&format!("it ends in spite of `{trap}`"), || running.has_ended());
+        let output = running.wait();
+        // It is refused, or the container has what it should have.
+        assert!(
+            output.code == 0 || (output.code == 125 && output.stderr.starts_with("minirun: ")),
+            "`{trap}`: {output}"
+        );
+        assert_eq!(host.sh("ls -A /tmp/victim; cat /tmp/victim/text").ok(), "text\nuntouched", "{trap}");
+        assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").expect("read"), pattern, "{trap}");
+    }
+});
+
 host_test!(a_tmpfs_is_mounted, |host| {
     let said =
         script(host, &["--tmpfs", "/scratch"], "grep ' /scratch ' /proc/mounts; echo x >/scratch/x && cat /scratch/x");

@@ -226,3 +226,13 @@ host_test!(no_address_is_free, within 180, |host| {
     assert!(output.code == 0 || (output.code == 125 && output.stderr.starts_with("minirun: ")), "{output}");
     host.settle();
 });
+
+host_test!(an_error_that_nobody_can_read, |host| {
+    // The exit code says it still.
+    for (words, code) in [("run nosuch true", 125), ("run busybox nosuch", 127), ("nosuch", 125)] {
+        for place in ["/dev/full", "&-"] {
+            let output = host.sh(&format!("exec $MINIRUN {words} 2>{place}")).run();
+            assert_eq!(output.code, code, "2>{place}: {output}");
+        }
+    }
+});
