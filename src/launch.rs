@@ -38,8 +38,17 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     let interactive = plan.process.interactive;
     let relay = container.ready()?.map(|master| Relay::start(master, interactive)).transpose()?;
     container.go()?;
-    let swept = state.sweep();
-    let code = supervise::until_end(&mut container, &mut signals, relay, plan.process.init)?;
+    let mut sweep = state.sweep()?;
+    let mut swept = Ok(());
+    // The first part at any rate, the rest as long as the container runs. That it fails does not end the container.
+    let mut work = || {
+        sweep.go_on().unwrap_or_else(|error| {
+            swept = Err(error);
+            false
+        })
+    };
+    work();
+    let code = supervise::until_end(&mut container, &mut signals, relay, plan.process.init, work)?;
     entry.remove().and(swept).map(|()| code)
 }
 

@@ -16,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use rustix::fs::Dir;
 use serde::{Deserialize, Serialize};
 
 use crate::error::refused;
@@ -126,17 +127,11 @@ impl State {
         Ok(records)
     }
 
-    /// Sweeps what killed holders left. Cheap enough to be part of every `run`: it asks for each holder's process id, and
-    /// only where there is no such process for the lock. (A number used again by another process is found by [`list`].)
-    ///
-    /// [`list`]: State::list
-    pub fn sweep(&self) -> Result<()> {
-        for file in self.files()? {
-            if kill(Pid::from_raw(file.holder), None) == Err(nix::Error::ESRCH) {
-                self.sweep_if_dead(&file)?;
-            }
-        }
-        Ok(())
+    /// Begins a sweep of what killed holders left, to be done in parts.
+    pub fn sweep(&self) -> Result<Sweep<'_>> {
+        let directory = self.root.join("containers");
+        let entries = Dir::new(File::open(&directory).with_context(|| format!("read `{}`", directory.display()))?)?;
+        Ok(Sweep { state: self, entries })
     }
 
     /// Held while a dead container's name is looked at and removed: between the two, another command may have removed it
@@ -183,6 +178,30 @@ impl State {
             }
         }
         remove_if_there(&file.path)?;
+        Ok(true)
+    }
+}
+
+/// A sweep that is done in parts, so that neither a start nor an end waits for it.
+#[derive(Debug)]
+pub struct Sweep<'a> {
+    state: &'a State,
+    entries: Dir,
+}
+
+impl Sweep<'_> {
+    /// Looks at the next files, a hundred or so. False when all have been looked at. It asks for each holder's process id,
+    /// and only where there is no such process for the lock. (A number used again by another process is found by
+    /// [`State::list`].)
+    pub fn go_on(&mut self) -> Result<bool> {
+        for _ in 0..100 {
+            let Some(entry) = self.entries.next() else { return Ok(false) };
+            let name = entry.context("read the state directory")?.file_name().to_string_lossy().into_owned();
+            let Some(file) = StateFile::parse(self.state.root.join("containers").join(name)) else { continue };
+            if kill(Pid::from_raw(file.holder), None) == Err(nix::Error::ESRCH) {
+                self.state.sweep_if_dead(&file)?;
+            }
+        }
         Ok(true)
     }
 }
@@ -384,7 +403,7 @@ mod tests {
         state.reserve(&record("bbbbbbbbbbbb", "web")).unwrap().remove().unwrap();
         assert_eq!(left(root.path()), 0);
         write_file(&dead, b"half a rec");
-        state.sweep().unwrap();
+        while state.sweep().unwrap().go_on().unwrap() {}
         assert_eq!(left(root.path()), 0);
     }
 

@@ -35,11 +35,21 @@ impl Signals {
 }
 
 /// Serves the container until its first process has ended, which is minirun's own `init` if that is set. The exit code.
-pub fn until_end(container: &mut Container, signals: &mut Signals, mut relay: Option<Relay>, init: bool) -> Result<u8> {
+///
+/// `work` is done in parts while there is nothing else to do, until it returns false.
+pub fn until_end(
+    container: &mut Container,
+    signals: &mut Signals,
+    mut relay: Option<Relay>,
+    init: bool,
+    mut work: impl FnMut() -> bool,
+) -> Result<u8> {
     let mut ended_by = None;
     let mut ended = false;
+    let mut working = true;
     loop {
-        let ready = wait(container, signals, relay.as_ref(), ended)?;
+        let ready = wait(container, signals, relay.as_ref(), ended, working)?;
+        working = working && !ready.ended && work();
         if ready.signal {
             for number in signals.0.pending() {
                 match (number, relay.as_ref()) {
@@ -102,7 +112,8 @@ struct Ready {
     taken: bool,
 }
 
-fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>, ended: bool) -> Result<Ready> {
+/// Waits for something to do; with `working`, only looks.
+fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>, ended: bool, working: bool) -> Result<Ready> {
     let (input, output) = (std::io::stdin(), std::io::stdout());
     let if_wanted = |wanted: bool, events: PollFlags| if wanted { events } else { PollFlags::empty() };
     let ended_events = if_wanted(!ended, PollFlags::POLLIN);
@@ -124,7 +135,7 @@ fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>, ended: 
         typed = add(if_wanted(relay.can_read_typed() && !ended, PollFlags::POLLIN), input.as_fd());
         taken = add(if_wanted(relay.has_shown(), PollFlags::POLLOUT), output.as_fd());
     }
-    match poll(&mut fds, PollTimeout::NONE) {
+    match poll(&mut fds, if working { PollTimeout::ZERO } else { PollTimeout::NONE }) {
         Err(nix::Error::EINTR) => return Ok(Ready { signal: true, ..Ready::default() }),
         other => other.context("wait for the container")?,
     };

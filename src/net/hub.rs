@@ -14,6 +14,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
+use super::network::BRIDGE;
 use super::nft::{self, Table};
 use super::rtnl::Rtnl;
 
@@ -21,7 +22,12 @@ use super::rtnl::Rtnl;
 /// own links). No packet is sent.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
-/// A link of the hub that is no port.
+/// The index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+/// So many routes are looked at for the links by which they leave.
+const MOST_ROUTES: usize = 256;
+
+/// A link of the hub.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// The kernel's number for it.
@@ -45,7 +51,7 @@ pub struct Link {
 /// The hub at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// Every link that is no port.
+    /// The managed bridge, if there is one, and the links by which routes leave.
     pub links: Vec<Link>,
     /// The link of the default route.
     pub uplink: Option<Link>,
@@ -58,12 +64,19 @@ pub struct View {
 }
 
 impl View {
-    /// Asks the kernel.
+    /// Asks the kernel: for the bridge, and for the links by which routes leave. The cost does not grow with the containers.
     pub fn take(rtnl: &mut Rtnl) -> Result<Self> {
-        let messages = rtnl.links_without_ports()?;
-        let ipv6 = messages.iter().any(speaks_ipv6);
-        let links: Vec<Link> = messages.iter().map(link).collect();
         let out = rtnl.route_to(ELSEWHERE)?;
+        let mut messages: Vec<LinkMessage> = rtnl.link_called(BRIDGE)?.into_iter().collect();
+        let bridge = messages.first().map(|link| link.header.index);
+        let mut wanted = rtnl.links_of_routes(MOST_ROUTES)?;
+        wanted.extend(out.filter(|index| !wanted.contains(index)));
+        for index in wanted.into_iter().filter(|index| Some(*index) != bridge) {
+            messages.extend(rtnl.link(index)?);
+        }
+        // Where there is no other link, the loopback device tells of IPv6.
+        let ipv6 = messages.iter().any(speaks_ipv6) || rtnl.link(LOOPBACK)?.as_ref().is_some_and(speaks_ipv6);
+        let links: Vec<Link> = messages.iter().map(link).collect();
         let uplink = links.iter().find(|link| Some(link.index) == out && !link.loopback).cloned();
         let router = std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.first() == Some(&b'1'));
         Ok(Self { links, uplink, table: nft::table()?, router, ipv6 })
@@ -142,9 +155,9 @@ pub struct Taken {
 }
 
 /// All ranges that the host uses: by its routes and addresses, and `resolvers`. A default route takes nothing.
-pub fn taken(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr]) -> Result<Vec<Taken>> {
-    let name =
-        |index: u32| view.links.iter().find(|l| l.index == index).map_or("a port", |l| l.name.as_str()).to_owned();
+pub fn taken(rtnl: &mut Rtnl, resolvers: &[Ipv4Addr]) -> Result<Vec<Taken>> {
+    let links: Vec<Link> = rtnl.links()?.iter().map(link).collect();
+    let name = |index: u32| links.iter().find(|link| link.index == index).map_or("no link", |link| link.name.as_str());
     let mut taken: Vec<Taken> = resolvers
         .iter()
         .map(|resolver| Taken { range: Ipv4Net::from(*resolver), holder: "a resolver of this host".into() })

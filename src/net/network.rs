@@ -62,7 +62,7 @@ impl Bridge {
                 ));
             }
             Some(address) => address,
-            None => free_pool(&hub::taken(rtnl, view, resolvers)?)?,
+            None => free_pool(&hub::taken(rtnl, resolvers)?)?,
         };
         Ok(Self::decide(view, gateway, address.is_some(), &opened_before(directory)))
     }

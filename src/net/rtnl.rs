@@ -13,12 +13,12 @@ use ipnet::Ipv4Net;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
@@ -180,21 +180,31 @@ impl Rtnl {
         }
     }
 
-    /// Every link that is no port of a bridge or bond. With many containers most links are ports, and the kernel leaves
-    /// them out by itself (`IFLA_MASTER` of -1, Linux 5.13; an older one lists them and they are left out here).
-    pub fn links_without_ports(&mut self) -> Result<Vec<LinkMessage>> {
+    /// All links. Its cost grows with the containers, so it is not for the way of a start: before it lists anything, the
+    /// kernel computes the size of every link's message.
+    pub fn links(&mut self) -> Result<Vec<LinkMessage>> {
         let mut question = LinkMessage::default();
-        question.attributes.push(LinkAttribute::Controller(u32::MAX));
         question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let is_port = |link: &LinkMessage| link.attributes.iter().any(|a| matches!(a, LinkAttribute::Controller(_)));
         let answer = self.dump(&RouteNetlinkMessage::GetLink(question)).context("list links")?;
-        Ok(answer
-            .into_iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(link) if !is_port(&link) => Some(link),
-                _ => None,
-            })
-            .collect())
+        Ok(answer.into_iter().filter_map(as_link).collect())
+    }
+
+    /// The link with this index, `None` where there is none.
+    pub fn link(&mut self, index: u32) -> Result<Option<LinkMessage>> {
+        let mut question = LinkMessage::default();
+        question.header.index = index;
+        question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answer = self.get(RouteNetlinkMessage::GetLink(question));
+        Ok(answer.with_context(|| format!("look at link {index}"))?.and_then(as_link))
+    }
+
+    /// The link called `name`, `None` where there is none.
+    pub fn link_called(&mut self, name: &str) -> Result<Option<LinkMessage>> {
+        let mut question = LinkMessage::default();
+        question.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answer = self.get(RouteNetlinkMessage::GetLink(question));
+        Ok(answer.with_context(|| format!("look at link `{name}`"))?.and_then(as_link))
     }
 
     /// How many ports the bridge with this index has.
@@ -213,7 +223,7 @@ impl Rtnl {
     /// The IPv4 addresses of one link, or of all where `link` is 0.
     pub fn addresses(&mut self, link: u32) -> Result<Vec<AddressMessage>> {
         let mut question = AddressMessage::default();
-        question.header.family = netlink_packet_route::AddressFamily::Inet;
+        question.header.family = AddressFamily::Inet;
         question.header.index = link;
         let answer = self.dump(&RouteNetlinkMessage::GetAddress(question)).context("list addresses")?;
         Ok(answer
@@ -228,40 +238,71 @@ impl Rtnl {
     /// All IPv4 routes of all tables.
     pub fn routes(&mut self) -> Result<Vec<RouteMessage>> {
         let mut question = RouteMessage::default();
-        question.header.address_family = netlink_packet_route::AddressFamily::Inet;
+        question.header.address_family = AddressFamily::Inet;
         let answer = self.dump(&RouteNetlinkMessage::GetRoute(question)).context("list routes")?;
-        Ok(answer
-            .into_iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewRoute(route) => Some(route),
-                _ => None,
-            })
-            .collect())
+        Ok(answer.into_iter().filter_map(as_route).collect())
+    }
+
+    /// The indices of the links by which the first `most` routes of the main table leave. A router of the internet has a
+    /// million routes, by a handful of links; it is asked for no more than that.
+    pub fn links_of_routes(&mut self, most: usize) -> Result<Vec<u32>> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = AddressFamily::Inet;
+        question.header.table = RouteHeader::RT_TABLE_MAIN;
+        // A socket of its own, because a list that is not read to its end keeps a socket busy.
+        let mut rtnl = Self::open()?;
+        rtnl.ask(RouteNetlinkMessage::GetRoute(question), NLM_F_DUMP)?;
+        let (mut links, mut seen) = (Vec::new(), 0);
+        let mut buffer = vec![0; 16 * 1024];
+        while seen < most {
+            let size = rtnl.receive(&mut buffer).context("list routes")?;
+            for message in messages(&buffer[..size]) {
+                if message.kind == netlink_packet_core::NLMSG_DONE || message.error().is_some() {
+                    return Ok(links);
+                }
+                seen += 1;
+                let link = parse(&message)?.and_then(as_route).and_then(|route| outgoing(&route));
+                links.extend(link.filter(|link| !links.contains(link)));
+            }
+        }
+        Ok(links)
     }
 
     /// The index of the link by which a packet to `destination` would leave; `None` where there is no route.
     pub fn route_to(&mut self, destination: Ipv4Addr) -> Result<Option<u32>> {
         let mut question = RouteMessage::default();
-        question.header.address_family = netlink_packet_route::AddressFamily::Inet;
+        question.header.address_family = AddressFamily::Inet;
         question.header.destination_prefix_length = 32;
         question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
         let answer = self.get(RouteNetlinkMessage::GetRoute(question)).context("find the route out")?;
-        let Some(RouteNetlinkMessage::NewRoute(route)) = answer else { return Ok(None) };
-        Ok(route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => Some(*index),
-            _ => None,
-        }))
+        Ok(answer.and_then(as_route).and_then(|route| outgoing(&route)))
     }
 
     /// The index of the link called `name`, `None` where there is no such link.
     pub fn index_of(&mut self, name: &str) -> Result<Option<u32>> {
-        let mut question = LinkMessage::default();
-        question.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        match self.get(RouteNetlinkMessage::GetLink(question)).with_context(|| format!("find link `{name}`"))? {
-            Some(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link.header.index)),
-            _ => Ok(None),
-        }
+        Ok(self.link_called(name)?.map(|link| link.header.index))
     }
+}
+
+fn as_link(message: RouteNetlinkMessage) -> Option<LinkMessage> {
+    match message {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
+        _ => None,
+    }
+}
+
+fn as_route(message: RouteNetlinkMessage) -> Option<RouteMessage> {
+    match message {
+        RouteNetlinkMessage::NewRoute(route) => Some(route),
+        _ => None,
+    }
+}
+
+fn outgoing(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
 }
 
 /// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
