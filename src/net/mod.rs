@@ -162,8 +162,6 @@ impl Network {
         if self.mode == Mode::Host {
             return Ok(());
         }
-        let (outside, inside): (Vec<Step>, Vec<Step>) =
-            self.steps.iter().cloned().partition(|step| step.place() == Place::Hub);
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.
             let mut rtnl = enter()?;
@@ -173,9 +171,11 @@ impl Network {
         if let Some(bridge) = hub.view.link(network::BRIDGE) {
             applier.know(network::BRIDGE, bridge.index);
         }
-        applier.apply(&outside)?;
+        let first_inside = self.steps.iter().position(|step| step.place() == Place::Container);
+        let (before, rest) = self.steps.split_at(first_inside.unwrap_or(self.steps.len()));
+        applier.apply(before)?;
         applier.enter(enter()?);
-        applier.apply(&inside)?;
+        applier.apply(rest)?;
         applier.settle(network::BRIDGE)?;
         applier.commit();
         hub.turn = None;

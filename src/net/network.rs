@@ -125,8 +125,7 @@ impl Bridge {
         if view.ipv6_on_links() {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
         }
-        steps.push(Step::SetPort { link: host.clone(), bridge: BRIDGE.into(), alias: format!("minirun:{id}:bridge") });
-        steps.push(Step::SetUp { place: hub, link: host });
+        steps.push(Step::SetUp { place: hub, link: host.clone() });
         steps.push(Step::SetUp { place: inside, link: "lo".into() });
         if view.ipv6_on_links() {
             steps.push(Step::NoLinkLocal { place: inside, link: interface.into() });
@@ -134,6 +133,8 @@ impl Bridge {
         steps.push(Step::AddAddress { place: inside, link: interface.into(), address: own });
         steps.push(Step::SetUp { place: inside, link: interface.into() });
         steps.push(Step::AddDefaultRoute { gateway: self.gateway.addr() });
+        // Last, when both ends are up: each change of a port has the bridge look at all of them.
+        steps.push(Step::SetPort { link: host, bridge: BRIDGE.into(), alias: format!("minirun:{id}:bridge") });
         if view.ipv6_on_links() {
             let key = format!("net/ipv6/conf/{interface}/disable_ipv6");
             steps.push(Step::Sysctl { place: inside, key, value: "1".into() });
