@@ -47,6 +47,7 @@ pub fn until_end(
     let mut ended_by = None;
     let mut ended = false;
     let mut working = true;
+    let mut hurried = false;
     loop {
         let ready = wait(container, signals, relay.as_ref(), ended, working)?;
         working = working && !ready.ended && work();
@@ -56,9 +57,12 @@ pub fn until_end(
                     (SIGWINCH, Some(relay)) => relay.resize(),
                     (SIGCONT, Some(relay)) => relay.resume()?,
                     (SIGWINCH | SIGCONT, None) => {}
-                    // Only its output is left, and nobody takes it.
-                    _ if ended => relay = None,
-                    (number, _) => ended_by = deliver(container.pid(), number, init)?.or(ended_by),
+                    (number, _) => {
+                        hurried = true;
+                        if !ended {
+                            ended_by = deliver(container.pid(), number, init)?.or(ended_by);
+                        }
+                    }
                 }
             }
         }
@@ -78,7 +82,8 @@ pub fn until_end(
             Some(relay) => !relay.has_shown() && !(ended && relay.read_shown()?),
             None => true,
         };
-        if ended && all_shown {
+        // Who was told to end does not wait for a reader that takes nothing.
+        if ended && (all_shown || hurried && !ready.taken) {
             let code = container.reap()?;
             return Ok(ended_by.map_or(code, |number| 128 + number as u8));
         }

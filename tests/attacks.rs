@@ -1,0 +1,170 @@
+//! Attacks and accidents that minirun must stand: each was tried against it, and each test fails without its guard.
+
+mod host;
+
+use host::{Directory, Host, host_test};
+use nix::sys::signal::Signal;
+
+/// A tree with busybox in it, for `--rootfs`, in which `script` has made what an image may bring along.
+fn tree(host: &Host, name: &str, script: &str) -> Directory {
+    let tree = host.directory(name);
+    let base = "mkdir -p bin etc; cp /bin/busybox bin; ln -s busybox bin/sh; ln -s busybox bin/cat";
+    host.sh(&format!("cd {}; {base}; {script}", tree.text())).ok();
+    tree
+}
+
+// CVE-2019-5736: a program that is the host's minirun itself could be written to from the container.
+host_test!(minirun_is_not_run_by_a_link_of_proc, |host| {
+    let before = host.sh("sha256sum $MINIRUN").ok();
+    host.minirun(["run", "busybox", "/proc/self/exe", "version"]).fails(126);
+    let tree = tree(
+        host,
+        "links",
+        "ln -s /proc/self/exe bin/minirun-init; printf '#!/bin/minirun-init /bin/sh\n' >bin/x; chmod 755 bin/x",
+    );
+    for program in ["minirun-init", "/bin/minirun-init"] {
+        host.minirun(["run", "--rootfs", tree.text(), program, "/bin/sh", "-c", "echo reached"]).fails(126);
+    }
+    // The kernel follows the link of an interpreter by itself; then minirun finds out and does nothing.
+    let said = host.minirun(["run", "--rootfs", tree.text(), "/bin/x"]).fails(125);
+    assert!(said.contains("started from inside a container"), "{said}");
+    assert_eq!(host.sh("sha256sum $MINIRUN").ok(), before);
+});
+
+// The kernel forgets PR_SET_PDEATHSIG when a program changes its user.
+host_test!(a_program_that_changed_its_user_ends_with_the_next_command, |host| {
+    let script = "exec su -s /bin/sh nobody -c 'echo ready; exec sleep 777'";
+    let mut running = host.minirun(["run", "busybox", "sh", "-c", script]).start();
+    running.says("ready");
+    running.signal(Signal::SIGKILL);
+    host.soon("minirun is gone", || running.has_ended());
+    assert!(host.sh("ps ax").ok().contains("sleep 777"), "it lives on, or this test shows nothing");
+    host.minirun(["ps"]).ok();
+    host.soon("it is gone", || !host.sh("ps ax").ok().contains("sleep 777"));
+    host.nothing_left();
+});
+
+host_test!(prune_asks_the_kernel_who_is_on_the_bridge, |host| {
+    let mut running = host.minirun(["run", "busybox", "sh", "-c", "echo ready; sleep 60"]).start();
+    running.says("ready");
+    let said = host.minirun(["--root", "/run/other", "system", "prune"]).fails(125);
+    assert!(said.contains("1 containers are on it"), "{said}");
+    running.signal(Signal::SIGTERM);
+    running.wait();
+    host.sh("rm -r /run/other").ok();
+});
+
+host_test!(cold a_deleted_bridge_does_not_make_ports_into_uplinks, |host| {
+    host.minirun(["run", "busybox", "true"]).ok();
+    let mut running = host.minirun(["run", "busybox", "sh", "-c", "echo ready; sleep 60"]).start();
+    running.says("ready");
+    host.sh("ip link del minirun0").ok();
+    host.minirun(["run", "busybox", "true"]).ok();
+    let rules = host.sh("nft list set inet minirun guarded; cat /run/minirun/hub-*/opened").ok();
+    assert!(rules.contains("eth0") && !rules.contains("\"mr"), "{rules}");
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    host.minirun(["ps"]).ok();
+});
+
+host_test!(cold a_foreign_bridge_of_the_name_is_left_alone, |host| {
+        host.sh("ip link add minirun0 type bridge; ip link set minirun0 alias mine").ok();
+        let said = host.minirun(["run", "busybox", "true"]).fails(125);
+        assert!(said.contains("not minirun's"), "{said}");
+        host.minirun(["system", "prune"]).run();
+        let link = host.sh("ip link show minirun0").ok();
+        assert!(link.contains("alias mine"), "{link}");
+    }
+);
+
+host_test!(flushed_rules_come_back, |host| {
+    let rules = || host.sh("nft list table inet minirun").ok();
+    let before = rules();
+    for flush in ["nft flush ruleset", "nft flush table inet minirun", "nft flush chain inet minirun forward"] {
+        host.sh(flush).ok();
+        assert_ne!(host.sh("nft list ruleset").ok(), before);
+        host.minirun(["run", "busybox", "true"]).ok();
+        assert_eq!(rules(), before, "after `{flush}`");
+    }
+});
+
+host_test!(cold the_guard_goes_when_the_host_becomes_a_router, |host| {
+        host.minirun(["run", "busybox", "true"]).ok();
+        let guarded = || host.sh("nft list set inet minirun guarded").ok().contains("eth0");
+        assert!(guarded());
+        host.sh("sysctl -qw net.ipv4.ip_forward=1").ok();
+        host.minirun(["run", "busybox", "true"]).ok();
+        assert!(!guarded());
+        host.minirun(["system", "prune"]).ok();
+        assert_eq!(host.sh("sysctl -n net.ipv4.conf.eth0.forwarding").ok(), "1\n", "what the host wants stays");
+        host.sh("sysctl -qw net.ipv4.ip_forward=0").ok();
+    }
+);
+
+host_test!(cold prune_takes_everything_away, |host| {
+        let links = || host.sh("ip -br link; ip route; nft list ruleset; sysctl -n net.ipv4.conf.eth0.forwarding").ok();
+        let before = links();
+        host.minirun(["run", "busybox", "true"]).ok();
+        assert_ne!(links(), before);
+        host.minirun(["system", "prune"]).ok();
+        assert_eq!(links(), before);
+        host.minirun(["system", "prune"]).ok();
+    }
+);
+
+host_test!(cold odd_routes_and_sizes_are_no_obstacle, |host| {
+        host.sh("ip route add 0.0.0.0/1 via 192.0.2.1; ip route add 128.0.0.0/1 via 192.0.2.1").ok();
+        host.minirun(["run", "busybox", "true"]).ok();
+        host.minirun(["system", "prune"]).ok();
+        host.sh(
+            "ip route del 0.0.0.0/1; ip route del 128.0.0.0/1; ip route del default; ip route add blackhole default",
+        )
+        .ok();
+        host.minirun(["run", "busybox", "true"]).ok();
+        host.sh("ip route del blackhole default; ip route add default via 192.0.2.1; ip link set eth0 mtu 600").ok();
+        let mtu = host.minirun(["run", "busybox", "cat", "/sys/class/net/eth0/mtu"]).ok();
+        assert_eq!(mtu, "600\n");
+    }
+);
+
+host_test!(the_hosts_null_device_is_not_the_containers, |host| {
+    host.sh("rm -f /dev/shm/null; mknod -m 666 /dev/shm/null c 1 3; busybox mount -o bind /dev/shm/null /dev/shm/null")
+        .ok();
+    host.sh("$MINIRUN run -i busybox chmod 600 /proc/self/fd/0 /proc/self/fd/1 </dev/shm/null >/dev/shm/null").run();
+    assert_eq!(host.sh("stat -c %a /dev/shm/null").ok(), "666\n");
+    host.sh("busybox umount /dev/shm/null; rm /dev/shm/null").ok();
+});
+
+host_test!(no_volume_is_mounted_over_the_kernels_files_by_a_link, |host| {
+    let tree = tree(host, "cover", "ln -s /proc data; ln -s /sys/kernel more");
+    for mount in [["-v", "/etc:/data"], ["--tmpfs", "/data"], ["-v", "/etc:/more"], ["-v", "/etc/passwd:/data/version"]]
+    {
+        let said = host.minirun(["run", "--net=host", mount[0], mount[1], "--rootfs", tree.text(), "sh"]).fails(125);
+        assert!(said.contains("the kernel's own files"), "{mount:?}: {said}");
+    }
+});
+
+host_test!(nohup_holds, |host| {
+    let mut running = host.sh("trap '' HUP; exec $MINIRUN run busybox sh -c 'echo ready; sleep 1; exit 9'").start();
+    running.says("ready");
+    running.signal(Signal::SIGHUP);
+    assert_eq!(running.wait().code, 9);
+});
+
+host_test!(a_terminal_that_nobody_reads_does_not_hold_minirun, |host| {
+    let started = std::time::Instant::now();
+    let line = "mkfifo /dev/shm/pipe; $MINIRUN run -t busybox yes >/dev/shm/pipe & p=$!; exec 3</dev/shm/pipe; sleep 1; \
+        kill -TERM $p; wait $p || echo code=$?; rm /dev/shm/pipe";
+    let said = host.sh(line).run();
+    assert!(said.stdout.contains("code=143"), "{said}");
+    assert!(started.elapsed().as_secs() < 5);
+});
+
+host_test!(what_looks_like_an_option_is_not_an_image, |host| {
+    for words in [vec!["run", "-d", "busybox"], vec!["run", "--privileged", "busybox", "true"]] {
+        let said = host.minirun(words).fails(125);
+        assert!(said.contains("unknown option") || said.contains("unexpected argument"), "{said}");
+    }
+    assert_eq!(host.minirun(["run", "--entrypoint", "", "busybox", "echo", "x"]).ok(), "x\n");
+    host.minirun(["run", "--read-only", "-w", "/made", "busybox", "pwd"]).ok();
+});
