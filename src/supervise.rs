@@ -49,7 +49,12 @@ pub fn until_end(
     let mut working = true;
     let mut hurried = false;
     loop {
-        let ready = wait(container, signals, relay.as_ref(), ended, working)?;
+        let patience = match () {
+            () if working => PollTimeout::ZERO,
+            () if ended && hurried => PollTimeout::from(100u8),
+            () => PollTimeout::NONE,
+        };
+        let ready = wait(container, signals, relay.as_ref(), ended, patience)?;
         working = working && !ready.ended && work();
         if ready.signal {
             for number in signals.0.pending() {
@@ -79,11 +84,11 @@ pub fn until_end(
         }
         ended |= ready.ended;
         let all_shown = match &mut relay {
-            Some(relay) => !relay.has_shown() && !(ended && relay.read_shown()?),
+            Some(relay) => !(relay.has_shown() || ended && relay.read_shown()?),
             None => true,
         };
         // Who was told to end does not wait for a reader that takes nothing.
-        if ended && (all_shown || hurried && !ready.taken) {
+        if ended && (all_shown || hurried && ready.nothing) {
             let code = container.reap()?;
             return Ok(ended_by.map_or(code, |number| 128 + number as u8));
         }
@@ -115,10 +120,18 @@ struct Ready {
     shown: bool,
     /// Standard output takes something.
     taken: bool,
+    /// Nothing happened for as long as there was patience.
+    nothing: bool,
 }
 
-/// Waits for something to do; with `working`, only looks.
-fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>, ended: bool, working: bool) -> Result<Ready> {
+/// Waits for something to do, no longer than `patience`.
+fn wait(
+    container: &Container,
+    signals: &Signals,
+    relay: Option<&Relay>,
+    ended: bool,
+    patience: PollTimeout,
+) -> Result<Ready> {
     let (input, output) = (std::io::stdin(), std::io::stdout());
     let if_wanted = |wanted: bool, events: PollFlags| if wanted { events } else { PollFlags::empty() };
     let ended_events = if_wanted(!ended, PollFlags::POLLIN);
@@ -140,12 +153,13 @@ fn wait(container: &Container, signals: &Signals, relay: Option<&Relay>, ended: 
         typed = add(if_wanted(relay.can_read_typed() && !ended, PollFlags::POLLIN), input.as_fd());
         taken = add(if_wanted(relay.has_shown(), PollFlags::POLLOUT), output.as_fd());
     }
-    match poll(&mut fds, if working { PollTimeout::ZERO } else { PollTimeout::NONE }) {
+    let count = match poll(&mut fds, patience) {
         Err(nix::Error::EINTR) => return Ok(Ready { signal: true, ..Ready::default() }),
         other => other.context("wait for the container")?,
     };
     let any = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
-    Ok(Ready { signal: any(0), ended: any(end), shown: any(master), typed: any(typed), taken: any(taken) })
+    let [signal, ended, shown] = [any(0), any(end), any(master)];
+    Ok(Ready { signal, ended, shown, typed: any(typed), taken: any(taken), nothing: count == 0 })
 }
 
 /// Sends a signal on. The number where it ended the container in the program's stead. minirun's own init takes every signal.
