@@ -34,10 +34,18 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
     let (pid, pid_start) = (Some(container.pid()), state::start_time(container.pid()));
     entry.commit(&Record { pid, pid_start, ..plan.record.clone() })?;
-    // Before the program runs, so that its terminal has the right size from its first moment.
+    // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
+    // its size first.
+    let early = !plan.process.terminal;
+    if early {
+        container.socket.go()?;
+    }
     let interactive = plan.process.interactive;
     let relay = container.ready()?.map(|master| Relay::start(master, interactive)).transpose()?;
-    container.go()?;
+    if !early {
+        container.socket.go()?;
+    }
+    container.running()?;
     let mut sweep = state.sweep()?;
     let mut swept = Ok(());
     // The first part at any rate, the rest as long as the container runs. That it fails does not end the container.
@@ -119,9 +127,8 @@ impl Container {
         }
     }
 
-    /// Lets it become the program, and returns when it has.
-    fn go(&self) -> Result<()> {
-        self.socket.go()?;
+    /// Returns when it has become the program.
+    fn running(&self) -> Result<()> {
         match self.socket.next()? {
             FromChild::Closed => Ok(()),
             other => Err(other.unexpected()),

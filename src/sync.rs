@@ -6,8 +6,8 @@
 //!        | <-------- Inside [netlink socket] ---|  opened in the child's network namespace
 //!        |  builds the network by it            |  builds the root file system
 //!        |  puts the record on disk             |
+//!        |--------- Go -----------------------> |  with a terminal only after Ready, to give it its size
 //!        | <-------- Ready [terminal] ----------|  nothing left to do but to become the program
-//!        |--------- Go -----------------------> |
 //!        | <-------- end of file ---------------|  execve closed the socket: the program runs
 //!        |                                      |
 //!        | <-------- Failed(code, error) -------|  instead of any of the child's messages
@@ -78,9 +78,13 @@ impl End {
         self.send(&bytes, None)
     }
 
-    /// Parent: the network is there and the record is on disk.
+    /// Parent: the network is there and the record is on disk. That the child is gone is told by [`next`](Self::next), and
+    /// better.
     pub fn go(&self) -> Result<()> {
-        self.send(&[GO], None)
+        match self.send(&[GO], None) {
+            Err(error) if error.downcast_ref() == Some(&nix::Error::EPIPE) => Ok(()),
+            sent => sent,
+        }
     }
 
     /// Child: waits for [`go`](Self::go). An error where minirun is gone.
