@@ -13,9 +13,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::libc;
 
 use super::explain;
-use super::nft::{self, Change};
+use super::nft;
 use super::rtnl::{self, Refused, Request, Rtnl};
 use super::step::{Place, Step};
+use super::table::Change;
 use crate::error::Advice;
 
 /// Applies steps and remembers what it did.

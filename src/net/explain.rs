@@ -3,9 +3,9 @@
 //! Used by `--dry-run` and by error messages. The commands are those of iproute2, nft(8) and sysctl(8); typed by hand in
 //! this order they build the same network. The container's namespace is called by name, as one made by `ip netns add`.
 
-use super::nft::{Change, Hook, Match, TABLE, Verdict};
 use super::rtnl::Mac;
 use super::step::{Place, Step};
+use super::table::{Change, Hook, Match, TABLE, Verdict};
 
 /// The commands that a step stands for. `netns` is the name of the container's namespace.
 pub fn commands(step: &Step, netns: &str) -> Vec<String> {

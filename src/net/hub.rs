@@ -15,8 +15,9 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 use super::network::BRIDGE;
-use super::nft::{self, Table};
+use super::nft;
 use super::rtnl::Rtnl;
+use super::table::Table;
 
 /// A destination that stands for "everywhere else" where the way out is looked up (RFC 5737, TEST-NET-3: never on a host's
 /// own links). No packet is sent.

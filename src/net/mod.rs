@@ -13,6 +13,7 @@ pub mod network;
 pub mod nft;
 pub mod rtnl;
 pub mod step;
+pub mod table;
 pub mod wire;
 
 use std::fmt;

@@ -11,9 +11,9 @@ use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 
 use super::hub::{self, Taken, View};
-use super::nft::{CHAINS, Change, Hook, Match, Table, Verdict};
 use super::rtnl::{Mac, Rtnl};
 use super::step::{Place, Step};
+use super::table::{Change, GUARDED, rules, wanted};
 use crate::error::refused;
 
 /// The bridge of the network `bridge`.
@@ -22,11 +22,6 @@ pub const BRIDGE: &str = "minirun0";
 const ALIAS: &str = "minirun:network:bridge";
 /// The length of its addresses' common part: 4,094 addresses.
 const PREFIX: u8 = 20;
-
-/// Sets of the table.
-const BRIDGES: &str = "bridges";
-const WITHIN: &str = "within";
-const GUARDED: &str = "guarded";
 
 /// A managed bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,41 +197,6 @@ pub fn mac_of(address: Ipv4Addr) -> Mac {
     [0x02, 0xd6, a, b, c, d]
 }
 
-/// The whole table. Its cost a packet is the same for one container and for a thousand: sets, no rule a container.
-fn rules(gateway: Ipv4Net) -> Vec<Change> {
-    let comment = format!("minirun bridge {}", gateway.trunc());
-    let rule = |chain, matches: Vec<Match>, verdict| Change::AddRule { chain, matches, verdict };
-    let forward = "forward";
-    vec![
-        Change::AddTable { comment },
-        Change::AddSet { name: BRIDGES, pairs: false },
-        Change::AddSet { name: WITHIN, pairs: true },
-        Change::AddSet { name: GUARDED, pairs: false },
-        Change::AddChain { name: forward, hook: Hook::Forward },
-        rule(forward, vec![Match::EstablishedOrRelated], Verdict::Accept),
-        rule(forward, vec![Match::DestinationNatted], Verdict::Accept),
-        rule(forward, vec![Match::PairInSet(WITHIN)], Verdict::Accept),
-        rule(forward, vec![Match::OutSet(BRIDGES)], Verdict::Drop),
-        rule(forward, vec![Match::InSet(BRIDGES)], Verdict::Accept),
-        rule(forward, vec![Match::InSet(GUARDED)], Verdict::Drop),
-        Change::AddChain { name: "postrouting", hook: Hook::Postrouting },
-        rule("postrouting", vec![Match::SourceIn(gateway.trunc()), Match::OutNot(BRIDGE.into())], Verdict::Masquerade),
-        Change::AddElement { set: BRIDGES, links: vec![BRIDGE.into()] },
-        Change::AddElement { set: WITHIN, links: vec![BRIDGE.into(), BRIDGE.into()] },
-    ]
-}
-
-/// The table that these changes make, as the kernel will tell of it.
-fn wanted(rules: &[Change]) -> Table {
-    let comment = rules.iter().find_map(|change| match change {
-        Change::AddTable { comment } => Some(comment.clone()),
-        _ => None,
-    });
-    let count =
-        |name: &str| rules.iter().filter(|c| matches!(c, Change::AddRule { chain, .. } if *chain == name)).count();
-    Table { comment: comment.unwrap_or_default(), rules: CHAINS.map(|chain| Some(count(chain) as u32)) }
-}
-
 /// The pools that are tried, in this order.
 fn pools() -> impl Iterator<Item = Ipv4Net> {
     let ranges = [([10, 214, 0, 0], 15), ([172, 30, 0, 0], 15), ([192, 168, 0, 0], 16)];
@@ -263,6 +223,7 @@ fn free_pool(taken: &[Taken]) -> Result<Ipv4Net> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::Table;
     use super::*;
 
     fn taken(ranges: &[&str]) -> Vec<Taken> {

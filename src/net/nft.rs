@@ -1,105 +1,20 @@
 //! The wire of nftables (nfnetlink, `linux/netfilter/nf_tables.h`): the one table `inet minirun`, written in transactions.
 //!
-//! Used by `apply.rs` (changes) and `hub.rs` (is the table there?); no other file knows the wire. A rule is a list of
-//! [`Match`]es and a [`Verdict`], and each of them is known both as bytes (here) and as the text of nft(8) (`explain.rs`):
-//! what is printed is what is done. The bytes are those that nft(8) sends, so that `nft list ruleset` prints the same text.
+//! Used by `apply.rs` (changes) and `hub.rs` (is the table there?); no other file knows the wire. What the table holds is
+//! said in `table.rs`. The bytes are those that nft(8) sends, so that `nft list ruleset` prints the same text.
 
 use std::io;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
-use ipnet::Ipv4Net;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::rtnl::Refused;
+use super::table::{CHAINS, Change, Hook, Match, TABLE, Table, Verdict};
 use super::wire::{NESTED, attributes, explain_error, messages, text};
-
-/// The family and name of the table.
-pub const TABLE: &str = "minirun";
-
-/// Where a chain is called from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
-    /// Packets that the host passes on, at the usual priority of filters.
-    Forward,
-    /// Packets about to leave, at the usual priority of source NAT.
-    Postrouting,
-}
-
-/// A condition of a rule; all must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Match {
-    /// The packet belongs to a connection that is known, or is an error about one.
-    EstablishedOrRelated,
-    /// The destination was changed by a NAT rule: somebody published it.
-    DestinationNatted,
-    /// It came in by a link of this set.
-    InSet(&'static str),
-    /// It goes out by a link of this set.
-    OutSet(&'static str),
-    /// It came in by a link and goes out by another, and the pair is in this set.
-    PairInSet(&'static str),
-    /// Its source is in this network.
-    SourceIn(Ipv4Net),
-    /// It does not go out by this link.
-    OutNot(String),
-}
-
-/// What happens to a packet that a rule matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// This table has no objection.
-    Accept,
-    /// The packet is dropped.
-    Drop,
-    /// The source becomes the address of the link it leaves by, with a random port.
-    Masquerade,
-}
-
-/// A change to the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The table, with a comment by which a later command knows for what it was made.
-    AddTable {
-        /// At most 127 bytes.
-        comment: String,
-    },
-    /// The table and all in it.
-    DeleteTable,
-    /// A set of link names, or of pairs of them.
-    AddSet {
-        /// The set's name.
-        name: &'static str,
-        /// Whether its elements are pairs (in, out).
-        pairs: bool,
-    },
-    /// An element of a set: one link name, or two.
-    AddElement {
-        /// The set's name.
-        set: &'static str,
-        /// One name, or two for a set of pairs.
-        links: Vec<String>,
-    },
-    /// A chain called by the kernel at a hook, with the policy accept.
-    AddChain {
-        /// The chain's name.
-        name: &'static str,
-        /// Where it is called from.
-        hook: Hook,
-    },
-    /// A rule at the end of a chain.
-    AddRule {
-        /// The chain's name.
-        chain: &'static str,
-        /// The conditions.
-        matches: Vec<Match>,
-        /// What is done where all of them hold.
-        verdict: Verdict,
-    },
-}
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -158,18 +73,6 @@ pub fn commit(changes: &[&Change]) -> Result<(), Refused> {
         }
     }
 }
-
-/// The table as the kernel has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table {
-    /// For what it was made.
-    pub comment: String,
-    /// How many rules its chains have, in the order of [`CHAINS`]; `None` for a chain that is not there.
-    pub rules: [Option<u32>; 2],
-}
-
-/// The chains of the table.
-pub const CHAINS: [&str; 2] = ["forward", "postrouting"];
 
 /// Asks for the table and the number of its rules: a flushed table is still a table. `None` where there is none (or no
 /// nftables in this kernel, which is said when the table is to be made).

@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::nft;
 use super::rtnl::Mac;
+use super::table::Change;
 
 /// The network namespace in which a step acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,7 +96,7 @@ pub enum Step {
         value: String,
     },
     /// A change to the nftables table of the hub. Neighbouring ones are one transaction.
-    Nft(nft::Change),
+    Nft(Change),
 }
 
 impl Step {
