@@ -59,10 +59,12 @@ impl Verb {
     }
 }
 
-/// `minirun run` alone: of the whole command line only the parser that is needed is built, which saves a tenth of a
-/// millisecond on the way of every start.
+/// Run a program in a new container
+// Of the whole command line only the parser that is needed is built, which saves a tenth of a millisecond on the way of
+// every start.
 #[derive(Debug, Parser)]
 #[command(name = "minirun run", version, args_override_self = true)]
+#[command(override_usage = "minirun run [OPTIONS] IMAGE [COMMAND [ARG...]]")]
 pub struct RunAlone {
     /// The options.
     #[command(flatten)]

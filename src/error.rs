@@ -4,7 +4,7 @@
 //! 125) is attached with [`Advice`] where it is known and found again by [`report`], which `main` calls once.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Error, Result};
 
@@ -78,6 +78,12 @@ pub fn report(error: &Error) -> u8 {
     exit_code_of(error)
 }
 
+/// The text of a help, with bold words on a terminal unless NO_COLOR is set (no-color.org).
+fn styled(usage: &clap::Error, terminal: bool) -> String {
+    let plain = !terminal || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if plain { usage.render().to_string() } else { usage.render().ansi().to_string() }
+}
+
 /// `text` without the `(os error N)` that the standard library puts behind the words of an error.
 fn without_numbers(text: &str) -> String {
     let mut parts = text.split(" (os error ");
@@ -91,10 +97,10 @@ fn without_numbers(text: &str) -> String {
 /// Prints what was wrong with a command line, or the help that it asked for, and returns the exit code.
 pub fn report_usage(usage: &clap::Error) -> u8 {
     if !usage.use_stderr() {
-        return print(&usage.render().ansi().to_string()).map_or(EXIT_FAILED, |()| 0);
+        return print(&styled(usage, std::io::stdout().is_terminal())).map_or(EXIT_FAILED, |()| 0);
     }
     if usage.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        tell(&usage.render().ansi().to_string());
+        tell(&styled(usage, std::io::stderr().is_terminal()));
         return EXIT_FAILED;
     }
     let text = usage.render().to_string();

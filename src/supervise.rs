@@ -80,7 +80,12 @@ pub fn until_end(
                 // does nothing about it (pid_namespaces(7)).
                 ended_by = end_if_defenceless(container.pid(), signal as i32)?.or(ended_by);
             }
-            carry(relay, &ready)?;
+            let read = carry(relay, &ready)?;
+            if !(read || hurried || ended || ready.ended) {
+                // As from a terminal that was closed: `minirun run -t IMAGE yes | head` ends.
+                hurried = true;
+                ended_by = deliver(container.pid(), SIGHUP, init)?.or(ended_by);
+            }
         }
         ended |= ready.ended;
         let all_shown = match &mut relay {
@@ -95,17 +100,15 @@ pub fn until_end(
     }
 }
 
-fn carry(relay: &mut Relay, ready: &Ready) -> Result<()> {
+/// Carries bytes both ways. False where nobody reads any more.
+fn carry(relay: &mut Relay, ready: &Ready) -> Result<bool> {
     if ready.shown && relay.can_read_shown() {
         relay.read_shown()?;
     }
     if relay.has_typed() {
         relay.write_typed()?;
     }
-    if ready.taken {
-        relay.write_shown()?;
-    }
-    Ok(())
+    if ready.taken { relay.write_shown() } else { Ok(true) }
 }
 
 /// What there is to do.

@@ -169,17 +169,20 @@ impl Relay {
         }
     }
 
-    /// Shows what the program wrote, as far as standard output takes it: called when it takes some.
-    pub fn write_shown(&mut self) -> Result<()> {
+    /// Shows what the program wrote, as far as standard output takes it: called when it takes some. False where its reader
+    /// has gone: what comes from now on is lost, as on a closed terminal.
+    pub fn write_shown(&mut self) -> Result<bool> {
         // No more than a pipe that takes anything takes at once (PIPE_BUF), so that this does not wait.
         let (front, _) = self.shown.as_slices();
         match rustix::io::write(stdout(), &front[..front.len().min(4096)]) {
             Ok(size) => drop(self.shown.drain(..size)),
             Err(Errno::INTR | Errno::AGAIN) => {}
-            // A reader that has gone does not end the container; its output is lost, as to a closed terminal.
-            Err(Errno::PIPE | Errno::IO) => self.shown.clear(),
+            Err(Errno::PIPE | Errno::IO) => {
+                self.shown.clear();
+                return Ok(false);
+            }
             Err(error) => return Err(error).context("write to standard output"),
         }
-        Ok(())
+        Ok(true)
     }
 }

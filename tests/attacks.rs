@@ -160,6 +160,16 @@ host_test!(a_terminal_that_nobody_reads_does_not_hold_minirun, |host| {
     assert!(started.elapsed().as_secs() < 5);
 });
 
+host_test!(a_reader_that_has_gone_ends_the_terminal, |host| {
+    assert_eq!(host.sh("$MINIRUN run -t busybox yes | head -n 1 | tr -d '\\r'").ok(), "y\n");
+});
+
+host_test!(help_is_plain_where_nobody_looks, |host| {
+    let help = host.minirun(["run", "--help"]).ok();
+    assert!(help.starts_with("Run a program in a new container\n"), "{help}");
+    assert!(help.contains("Usage: minirun run [OPTIONS] IMAGE") && !help.contains('\u{1b}'), "{help}");
+});
+
 host_test!(what_looks_like_an_option_is_not_an_image, |host| {
     for words in [vec!["run", "-d", "busybox"], vec!["run", "--privileged", "busybox", "true"]] {
         let said = host.minirun(words).fails(125);
