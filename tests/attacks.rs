@@ -2,7 +2,7 @@
 
 mod host;
 
-use host::{Directory, Host, host_test};
+use host::{Directory, HOST, Host, host_test};
 use nix::sys::signal::Signal;
 
 /// A tree with busybox in it, for `--rootfs`, in which `script` has made what an image may bring along.
@@ -142,6 +142,39 @@ host_test!(no_volume_is_mounted_over_the_kernels_files_by_a_link, |host| {
         let said = host.minirun(["run", "--net=host", mount[0], mount[1], "--rootfs", tree.text(), "sh"]).fails(125);
         assert!(said.contains("the kernel's own files"), "{mount:?}: {said}");
     }
+});
+
+// A node of any disk may be made by root in a container (docker's capabilities allow it), and must not open.
+host_test!(devices_that_a_container_makes_do_not_open, |host| {
+    let volume = host.directory("volume");
+    for place in ["/", "/dev/", "/dev/shm/", "/vol/", "/scratch/"] {
+        let script = format!("mknod {place}node c 1 3 && echo made && echo x >{place}node");
+        let mount = format!("{}:/vol", volume.text());
+        let call = ["run", "-v", &mount, "--tmpfs", "/scratch", "busybox", "sh", "-c", &script];
+        let said = host.minirun(call).run();
+        assert!(
+            said.code != 0 && said.stdout == "made\n" && said.stderr.contains("ermission denied"),
+            "{place}: {said}"
+        );
+    }
+});
+
+// Where the host is a router already, no guard of minirun's stands before the rule that keeps the LAN out.
+host_test!(cold the_lan_is_kept_out_of_a_router_too, |host| {
+    host.sh("sysctl -qw net.ipv4.ip_forward=1").ok();
+    let server = "ip -o -4 addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'; nc -ll -p 80 -e true";
+    let mut running = host.minirun(["run", "busybox", "sh", "-c", server]).start();
+    let address = running.says("10.214.").trim().to_owned();
+    let connect = format!("busybox nc -w 2 {address} 80 </dev/null");
+    host.soon("the host reaches it", || host.sh(&connect).run().code == 0);
+    host.lan(&format!("ip route add {address}/32 via {HOST}")).ok();
+    let said = host.lan(&connect).run();
+    assert_ne!(said.code, 0, "{said}");
+    host.sh("nft flush chain inet minirun forward").ok();
+    assert_eq!(host.lan(&connect).run().code, 0, "without the rules it is reached, or this test shows nothing");
+    running.signal(Signal::SIGTERM);
+    running.wait();
+    host.sh("sysctl -qw net.ipv4.ip_forward=0").ok();
 });
 
 host_test!(nohup_holds, |host| {
