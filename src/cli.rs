@@ -3,9 +3,15 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use anyhow::Result;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use serde::{Deserialize, Serialize};
+
+use crate::commands::attach::AttachArgs;
 use crate::commands::image::ImageArgs;
+use crate::commands::logs::LogsArgs;
+use crate::commands::stop::{KillArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs};
 use crate::net::Mode;
 use crate::state::DEFAULT_ROOT;
 
@@ -23,6 +29,8 @@ use crate::state::DEFAULT_ROOT;
   minirun run --net=none busybox ip addr        no network but lo
   minirun run --net=host busybox ip addr        the host's network
   minirun run --dry-run busybox                 the commands that build the network, and why
+  minirun run -d --name web busybox httpd -f    in the background
+  minirun logs -f web; minirun stop web         what it writes; its end
   minirun ps                                    what runs")]
 pub struct Cli {
     /// Directory of the live state
@@ -40,6 +48,22 @@ pub enum Verb {
     Run(Box<RunArgs>),
     /// List containers
     Ps(PsArgs),
+    /// Show what a detached container wrote
+    Logs(LogsArgs),
+    /// Take over the terminal or the streams of a detached container
+    Attach(AttachArgs),
+    /// End containers: their stop signal, then SIGKILL
+    Stop(StopArgs),
+    /// Send a signal to containers
+    Kill(KillArgs),
+    /// Wait for the end of containers and print their exit codes
+    Wait(WaitArgs),
+    /// Remove containers that have ended
+    Rm(RmArgs),
+    /// Stop containers and run them once more
+    Restart(RestartArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
     /// Import, list and remove images
     Image(ImageArgs),
     /// Look after what minirun keeps on this host
@@ -53,8 +77,8 @@ impl Verb {
     pub fn needs_root(&self) -> bool {
         match self {
             Self::Run(args) => !args.dry_run,
-            Self::Ps(_) | Self::Image(_) | Self::System(_) => true,
             Self::Version => false,
+            _ => true,
         }
     }
 }
@@ -72,7 +96,7 @@ pub struct RunAlone {
 }
 
 /// Options of `run`.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args, Serialize, Deserialize)]
 #[command(disable_help_flag = true, args_override_self = true)]
 #[command(after_help = "Examples:
   minirun run busybox sh -c 'ip addr; ip route'     address and route on the managed bridge
@@ -146,9 +170,33 @@ pub struct RunArgs {
     /// Publish a port (not in this version)
     #[arg(short, long, value_name = "HOSTPORT:PORT", hide = true)]
     pub publish: Vec<String>,
-    /// Leave nothing behind (what happens in any case)
+    /// Remove the container, its log and its exit code at its end (without -d that happens in any case)
     #[arg(long)]
     pub rm: bool,
+    /// Run in the background and print the container's ID
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Keys that leave a terminal and let the container go on
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
+    /// Note something about the container
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub label: Vec<String>,
+    /// Write the container's ID to a new file
+    #[arg(long, value_name = "FILE")]
+    pub cidfile: Option<PathBuf>,
+    /// Write the process id of the program, as the host sees it, to a file
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+    /// Signal of `stop` (the image's, else TERM)
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
+    /// Seconds that `stop` waits before it kills
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub stop_timeout: u32,
+    /// Bounds of the log of a detached container: max-size=10m, max-file=3
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub log_opt: Vec<String>,
     /// Use a directory as root file system instead of an image
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
@@ -161,6 +209,25 @@ pub struct RunArgs {
     /// Image (unless --rootfs is given), program and its arguments
     #[arg(value_name = "IMAGE [COMMAND [ARG...]]", trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// The command line as it is kept, to be run again from anywhere at any time: `env` is the environment that was asked
+    /// for, and every path is absolute.
+    pub fn to_be_repeated(&self, env: &[OsString]) -> Result<Vec<u8>> {
+        let mut again = self.clone();
+        again.env_file.clear();
+        again.env = env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect();
+        again.cidfile = None;
+        for volume in &mut again.volume {
+            if let Some((source, rest)) = volume.split_once(':') {
+                *volume = format!("{}:{rest}", std::path::absolute(source)?.display());
+            }
+        }
+        again.rootfs = again.rootfs.map(std::path::absolute).transpose()?;
+        again.pidfile = again.pidfile.map(std::path::absolute).transpose()?;
+        Ok(serde_json::to_vec(&again)?)
+    }
 }
 
 /// How a listing is printed.
@@ -179,6 +246,9 @@ pub enum Format {
   minirun ps
   minirun ps --format json | jq '.[].address'")]
 pub struct PsArgs {
+    /// Those that have ended as well
+    #[arg(short, long)]
+    pub all: bool,
     /// Print IDs only
     #[arg(short, long)]
     pub quiet: bool,

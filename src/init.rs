@@ -18,6 +18,7 @@ use rustix::process::{Signal, set_parent_process_death_signal, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 
 use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
+use crate::held::Pipes;
 use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
@@ -28,10 +29,11 @@ use crate::sync::End;
 use crate::sys;
 
 /// Becomes the program of `plan`. `reaper` is the sealed copy of this program that is process 1 under `--init`.
-pub fn run(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> ! {
+/// `pipes` are its standard streams, where they are held.
+pub fn run(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>, pipes: Option<&Pipes>) -> ! {
     // Whatever happens, this process must not unwind into the code of the parent whose memory it has a copy of: the guards
     // there would undo what the parent is doing.
-    let outcome = catch_unwind(AssertUnwindSafe(|| become_program(plan, parent, reaper)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| become_program(plan, parent, reaper, pipes)));
     let (code, error) = match outcome {
         Ok(Err(error)) => (exit_code_of(&error), format!("{error:#}")),
         Ok(Ok(never)) => match never {},
@@ -42,7 +44,7 @@ pub fn run(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> ! {
     sys::exit_now(code)
 }
 
-fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result<Infallible> {
+fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>, pipes: Option<&Pipes>) -> Result<Infallible> {
     // Before anything else, so that a killed minirun takes this process along. If it was killed before this line, the end of
     // its socket is found further down.
     die_with_parent()?;
@@ -74,7 +76,7 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
 
     nix::unistd::sethostname(&plan.hostname).context("set the host name")?;
     rootfs::enter_working_directory(workdir, &plan.process.workdir)?;
-    connect_stdio(plan, terminal.as_ref())?;
+    connect_stdio(plan, terminal.as_ref(), pipes)?;
     umask(FileMode::from_raw_mode(0o022));
 
     parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
@@ -102,8 +104,9 @@ fn die_with_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("set the parent death signal")
 }
 
-/// Gives the program its descriptors 0 to 2: the terminal, or minirun's own; without `-i` it reads from `/dev/null`.
-fn connect_stdio(plan: &Plan, terminal: Option<&Terminal>) -> Result<()> {
+/// Gives the program its descriptors 0 to 2: the terminal, its pipes, or minirun's own; without `-i` it reads from
+/// `/dev/null`.
+fn connect_stdio(plan: &Plan, terminal: Option<&Terminal>, pipes: Option<&Pipes>) -> Result<()> {
     let failed = "connect standard input and output";
     if let Some(terminal) = terminal {
         sys::set_controlling_terminal(&terminal.slave).context("take the terminal")?;
@@ -118,6 +121,11 @@ fn connect_stdio(plan: &Plan, terminal: Option<&Terminal>) -> Result<()> {
         let stat = fstat(fd).context(failed)?;
         Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3))
     };
+    if let Some(Pipes { stdin, stdout, stderr }) = pipes {
+        dup2_stdin(stdin.as_ref().unwrap_or(&null)).context(failed)?;
+        dup2_stdout(stdout).context(failed)?;
+        return dup2_stderr(stderr).context(failed);
+    }
     if !plan.process.interactive || is_null(stdin())? {
         dup2_stdin(&null).context(failed)?;
     }

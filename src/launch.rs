@@ -11,53 +11,144 @@ use nix::libc;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::error::Advice;
+use crate::error::{self, Advice};
+use crate::held::{self, Held, Pipes};
+use crate::holder::Caller;
+use crate::log::{Stream, Writer};
 use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
-use crate::state::{self, Record, State};
-use crate::supervise::{self, Signals};
+use crate::state::{self, Entry, Exit, Found, State};
+use crate::supervise::{Io, Signals, Watch};
 use crate::sync::{self, End, FromChild};
 use crate::sys::{self, Child, Side};
-use crate::terminal::Relay;
+use crate::terminal::{self, Relay};
 use crate::{init, reaper};
 
-/// Runs a container from its first step to its end. The exit code of its program.
-pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
-    // Before anything is made, so that a signal finds the guards in place.
-    let mut signals = Signals::catch()?;
+/// Runs a container from its first step to its end. The exit code of its program, and the command that was typed if it waits
+/// for that still.
+///
+/// `caller` is that command where it can go before the container does. `again` is the container, where it has run before.
+pub fn run(
+    plan: &mut Plan,
+    root: &Path,
+    again: Option<&Found>,
+    signals: &mut Signals,
+    mut caller: Option<Caller>,
+) -> (Option<Caller>, Result<u8>) {
+    match launch(plan, root, again, &mut caller) {
+        Ok(launched) => until_end(plan, launched, signals, caller),
+        Err(error) => (caller, Err(error)),
+    }
+}
+
+/// A container whose program runs.
+struct Launched {
+    state: State,
+    entry: Entry,
+    container: Container,
+    io: Io,
+}
+
+fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Option<Caller>) -> Result<Launched> {
     let state = State::open(root)?;
-    let mut entry = state.reserve(&plan.record)?;
+    let mut entry = match again {
+        None => state.reserve(&plan.record)?,
+        Some(found) => state.revive(found, &plan.record)?,
+    };
     plan.network.prepare()?;
-    let mut container = spawn(&plan)?;
+    let detached = plan.record.detached;
+    let uid = plan.process.user.uid;
+    let pipes = detached && !plan.process.terminal;
+    let (ends, given) = pipes.then(|| held::make_pipes(uid, plan.process.interactive)).transpose()?.unzip();
+    // The log last: it is told of in the record, and goes with the entry.
+    let log = if detached { open_log(plan)? } else { None };
+    let container = spawn(plan, given)?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
-    let (pid, pid_start) = (Some(container.pid()), state::start_time(container.pid()));
-    entry.commit(&Record { pid, pid_start, ..plan.record.clone() })?;
+    plan.record.pid = Some(container.pid());
+    plan.record.pid_start = state::start_time(container.pid());
+    entry.commit(&plan.record)?;
+    if let Some(arguments) = &plan.arguments {
+        entry.write("arguments", arguments)?;
+    }
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
-    // its size first.
-    let early = !plan.process.terminal;
+    // its size first, and who is told the ID must find all of it.
+    let early = !plan.process.terminal && !detached;
     if early {
         container.socket.go()?;
     }
-    let interactive = plan.process.interactive;
-    let relay = container.ready()?.map(|master| Relay::start(master, interactive)).transpose()?;
+    let master = container.ready()?;
+    let io = match (ends, master) {
+        (Some(ends), _) => Io::Held(Box::new(Held::pipes(ends, entry.path(), log)?)),
+        (None, Some(master)) if detached => {
+            let slave = terminal::prepare(&master)?;
+            Io::Held(Box::new(Held::terminal(master, slave, entry.path(), log)?))
+        }
+        (None, Some(master)) => {
+            let keys = caller.as_ref().map(|_| plan.detach_keys.clone());
+            Io::Relay(Relay::start(master, plan.process.interactive, keys)?)
+        }
+        (None, None) => Io::Inherited,
+    };
     if !early {
         container.socket.go()?;
     }
     container.running()?;
-    let mut sweep = state.sweep()?;
+    plan.write_ids()?;
+    if detached && let Some(command) = caller.take() {
+        error::print(&format!("{}\n", plan.record.id))?;
+        command.let_go()?;
+    }
+    Ok(Launched { state, entry, container, io })
+}
+
+fn until_end(
+    plan: &mut Plan,
+    launched: Launched,
+    signals: &mut Signals,
+    caller: Option<Caller>,
+) -> (Option<Caller>, Result<u8>) {
+    let Launched { state, mut entry, mut container, io } = launched;
     let mut swept = Ok(());
     // The first part at any rate, the rest as long as the container runs. That it fails does not end the container.
+    let mut sweep = state.sweep().map_err(|error| swept = Err(error)).ok();
     let mut work = || {
-        sweep.go_on().unwrap_or_else(|error| {
-            swept = Err(error);
-            false
+        sweep.as_mut().is_some_and(|sweep| {
+            sweep.go_on().unwrap_or_else(|error| {
+                swept = Err(error);
+                false
+            })
         })
     };
     work();
-    let code = supervise::until_end(&mut container, &mut signals, relay, plan.process.init, work)?;
-    entry.remove().and(swept).map(|()| code)
+    let path = entry.path().to_owned();
+    let record = std::cell::RefCell::new((&mut entry, &mut *plan));
+    let let_go = |relay: Relay| {
+        let (entry, plan) = &mut *record.borrow_mut();
+        let (master, slave, unseen) = relay.let_go();
+        plan.record.detached = true;
+        plan.record.log = Some(plan.log_directory.clone());
+        entry.commit(&plan.record)?;
+        let mut held = Held::terminal(master, slave, &path, open_log(plan)?)?;
+        held.pass_on(Stream::Stdout, &unseen);
+        Ok(held)
+    };
+    let init = record.borrow().1.process.init;
+    let watch = Watch::new(&mut container, signals, io, init);
+    let (caller, outcome) = watch.until_end(caller, let_go, work);
+    let ended = outcome.and_then(|code| entry.end(Exit::now(code, false)).and(swept).map(|()| code));
+    (caller, ended)
+}
+
+/// Begins or continues the log of a detached container, which its record names already.
+fn open_log(plan: &Plan) -> Result<Option<Writer>> {
+    let Some(directory) = &plan.record.log else { return Ok(None) };
+    if let Some(all) = directory.parent() {
+        state::private_directory(all)?;
+    }
+    state::private_directory(directory)?;
+    Ok(Some(Writer::open(directory, &plan.log)?))
 }
 
 /// A container's first process, until it is known to have ended: killed and reaped on drop.
@@ -68,7 +159,7 @@ pub struct Container {
     ended: bool,
 }
 
-fn spawn(plan: &Plan) -> Result<Container> {
+fn spawn(plan: &Plan, pipes: Option<Pipes>) -> Result<Container> {
     let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
     let (ours, theirs) = sync::pair()?;
     let mut flags =
@@ -81,7 +172,7 @@ fn spawn(plan: &Plan) -> Result<Container> {
         Ok(Side::Parent(child)) => Ok(Container { child, socket: ours, ended: false }),
         Ok(Side::Child) => {
             drop(ours);
-            init::run(plan, &theirs, reaper.as_ref())
+            init::run(plan, &theirs, reaper.as_ref(), pipes.as_ref())
         }
         Err(error) => {
             let remedy = match error.raw_os_error() {

@@ -3,12 +3,16 @@
 //! The library holds everything but `main`, so that tests and benchmarks reach the parts. ARCHITECTURE.md tells the way of
 //! a run through these modules.
 
+pub mod attach;
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod held;
+pub mod holder;
 pub mod image;
 pub mod init;
 pub mod launch;
+pub mod log;
 pub mod net;
 pub mod options;
 pub mod plan;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use minirun::cli::{self, Verb};
+use minirun::commands::stop;
 use minirun::{commands, error, reaper};
 
 /// Images, network definitions and logs: what outlives a reboot.
@@ -37,6 +38,14 @@ fn dispatch(cli: cli::Cli) -> Result<u8> {
     match cli.verb {
         Verb::Run(args) => return commands::run::run(&args, &cli.root, data_root),
         Verb::Ps(args) => commands::ps::ps(&args, &cli.root)?,
+        Verb::Logs(args) => commands::logs::logs(&args, &cli.root)?,
+        Verb::Attach(args) => return commands::attach::attach(&args, &cli.root),
+        Verb::Stop(args) => stop::stop(&args, &cli.root)?,
+        Verb::Kill(args) => stop::kill(&args, &cli.root)?,
+        Verb::Wait(args) => stop::wait(&args, &cli.root)?,
+        Verb::Rm(args) => stop::rm(&args, &cli.root)?,
+        Verb::Restart(args) => stop::restart(&args, &cli.root, data_root)?,
+        Verb::Rename(args) => stop::rename(&args, &cli.root)?,
         Verb::Image(args) => commands::image::image(&args, data_root)?,
         Verb::System(args) => commands::system::system(&args, &cli.root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,

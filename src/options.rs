@@ -1,11 +1,14 @@
 //! The small languages of option values: `SRC:DST:ro`, `nofile=1024:2048`, `KEY=VALUE`. Pure functions from text.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::libc;
 use nix::sys::resource::Resource;
+use nix::sys::signal::Signal;
 use rustix::mount::MountFlags;
 
 use crate::error::{Advice, refused};
@@ -196,6 +199,37 @@ pub fn env(text: &str, outside: impl Fn(&str) -> Option<OsString>) -> Result<Opt
     }))
 }
 
+/// `KEY=VALUE` or `KEY`, each of them.
+pub fn labels(texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let label = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        if key.is_empty() {
+            bail!("set label `{text}`: KEY=VALUE is wanted");
+        }
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(label).collect()
+}
+
+/// A signal by its name, with or without `SIG`, or its number.
+pub fn signal(text: &str) -> Result<i32> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = |from: i32, distance: &str| distance.parse::<i32>().ok().map(|distance| from + distance);
+    let number = match name {
+        "POLL" => Some(libc::SIGPOLL),
+        "RTMIN" => Some(libc::SIGRTMIN()),
+        "RTMAX" => Some(libc::SIGRTMAX()),
+        _ => (name.strip_prefix("RTMIN").and_then(|rest| real_time(libc::SIGRTMIN(), rest.strip_prefix('+')?)))
+            .or_else(|| name.strip_prefix("RTMAX").and_then(|rest| real_time(libc::SIGRTMAX(), rest)))
+            .or_else(|| text.parse().ok())
+            .or_else(|| format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32)),
+    };
+    number.filter(|number| (1..=64).contains(number)).ok_or_else(|| {
+        refused(format!("use signal `{text}`: there is no such signal"), "as TERM, SIGTERM or 15, see signal(7)")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -259,6 +293,18 @@ mod tests {
             assert!(sysctl(bad, false).is_err(), "{bad}");
         }
         assert!(sysctl("net.core.somaxconn=9", true).is_err());
+    }
+
+    #[test]
+    fn signals_by_any_spelling() {
+        for (text, number) in
+            [("TERM", 15), ("SIGKILL", 9), ("sigint", 2), ("1", 1), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)]
+        {
+            assert_eq!(signal(text).unwrap(), number, "{text}");
+        }
+        for bad in ["", "0", "65", "-1", "TERMX", "RTMIN+99", "SIG"] {
+            assert!(signal(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -4,19 +4,21 @@
 //! is a lock that the kernel gives back. After it no error of the user's is possible any more.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use caps::CapsHashSet;
 use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
+use signal_hook::consts::SIGTERM;
 
 use crate::cli::RunArgs;
 use crate::error::{refused, warn};
 use crate::image::{Image, Store};
+use crate::log;
 use crate::net::names::{Resolvers, hosts};
 use crate::net::{Mode, Network};
 use crate::options;
@@ -24,6 +26,7 @@ use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
 use crate::sandbox::user::{self, User};
 use crate::state::{self, Record};
+use crate::terminal::{DETACH_KEYS, DetachKeys};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -48,6 +51,16 @@ pub struct Plan {
     pub network: Network,
     /// What runs in it.
     pub process: Process,
+    /// Where its log is, if it has one, and how large that may become.
+    pub log_directory: PathBuf,
+    /// The bounds of the log.
+    pub log: log::Options,
+    /// Keys that let it go on by itself.
+    pub detach_keys: DetachKeys,
+    /// The command line, where the container can be started again.
+    pub arguments: Option<Vec<u8>>,
+    /// Files that its ID and its process id are written to.
+    pub id_files: [Option<PathBuf>; 2],
 }
 
 /// The program and its circumstances.
@@ -74,9 +87,10 @@ pub struct Process {
 }
 
 impl Plan {
-    /// Decides a container from the options of `run`.
-    pub fn from_run(args: &RunArgs, data_root: &Path) -> Result<Self> {
-        let Options { id, name, hostname, mounts, limits, capabilities, sysctls, hosts, env } = Options::of(args)?;
+    /// Decides a container from the options of `run`; `again` is the one that is started again.
+    pub fn from_run(args: &RunArgs, data_root: &Path, again: Option<&Record>) -> Result<Self> {
+        let Options { id, name, hostname, mounts, limits, capabilities, sysctls, hosts, env } =
+            Options::of(args, again)?;
         let (label, lower, image, words) = root(args, data_root, true)?;
         let config = image.as_ref().map(|image| &image.config);
         let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
@@ -84,34 +98,87 @@ impl Plan {
         let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
         let user = user::find(root.as_fd(), spec.map_or("", String::as_str))?;
         let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
+        let arguments = args.detach.then(|| args.to_be_repeated(&env)).transpose()?;
         let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
         let workdir = workdir(args, config)?;
+        let log_directory = data_root.join("logs").join(&id);
+        let id_files = [args.cidfile.clone(), args.pidfile.clone()];
+        let detach_keys = DetachKeys::parse(args.detach_keys.as_deref().unwrap_or(DETACH_KEYS))?;
+        let log = log::Options::parse(&args.log_opt)?;
+        let mut record = begin_record(args, &log_directory, config, again)?;
 
         // Only a bridged container asks them.
         let resolvers = if args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
         let network = Network::decide(args.net, &id, &sysctls, &resolvers.ipv4(), false)?;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
-        let record = Record {
-            name,
-            image: label,
-            command: argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-            network: args.net.to_string(),
-            address: network.address.map(|(own, _)| own),
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            pid: None,
-            pid_start: None,
-            id,
-        };
+        record.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        record.address = network.address.map(|(own, _)| own);
+        (record.id, record.name, record.image) = (id, name, label);
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
         let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
-        Ok(Self { record, hostname, lower, image, read_only: args.read_only, mounts, files, network, process })
+        let read_only = args.read_only;
+        Ok(Self {
+            record,
+            hostname,
+            lower,
+            image,
+            read_only,
+            mounts,
+            files,
+            network,
+            process,
+            log_directory,
+            log,
+            detach_keys,
+            arguments,
+            id_files,
+        })
     }
+
+    /// Writes the ID and the process id to the files that were asked for.
+    pub fn write_ids(&self) -> Result<()> {
+        let [cidfile, pidfile] = &self.id_files;
+        let pid = self.record.pid.map_or_else(String::new, |pid| pid.to_string());
+        for (path, text) in [(cidfile, &self.record.id), (pidfile, &pid)] {
+            let Some(path) = path else { continue };
+            let write = || state::open_private(path)?.write_all(text.as_bytes()).map_err(anyhow::Error::from);
+            write().with_context(|| format!("write `{}`", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// What the state directory will say of it, as far as the options say it.
+fn begin_record(
+    args: &RunArgs,
+    log_directory: &Path,
+    config: Option<&oci_spec::image::Config>,
+    again: Option<&Record>,
+) -> Result<Record> {
+    let signal = args.stop_signal.clone().or_else(|| config.and_then(|config| config.stop_signal().clone()));
+    let now = state::now();
+    Ok(Record {
+        network: args.net.to_string(),
+        created: again.map_or(now, |again| again.created),
+        started: now,
+        boot: state::boot_id(),
+        labels: options::labels(&args.label)?,
+        detached: args.detach,
+        remove: !args.detach || args.rm,
+        terminal: args.tty,
+        interactive: args.interactive,
+        init: args.init,
+        stop_signal: signal.map_or(Ok(SIGTERM), |signal| options::signal(&signal))?,
+        stop_timeout: args.stop_timeout,
+        log: args.detach.then(|| log_directory.to_owned()),
+        ..Record::default()
+    })
 }
 
 /// The name and the network that a container would get, for `--dry-run`: as valid as a plan, and nothing is made for it,
 /// not even the image `busybox`.
 pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)> {
-    let options = Options::of(args)?;
+    let options = Options::of(args, None)?;
     match root(args, data_root, false) {
         Err(error) if !is_busybox(args) => return Err(error),
         _ => {}
@@ -133,10 +200,11 @@ struct Options {
 }
 
 impl Options {
-    fn of(args: &RunArgs) -> Result<Self> {
+    fn of(args: &RunArgs, again: Option<&Record>) -> Result<Self> {
         refuse_what_cannot_be(args)?;
-        let id = state::new_id()?;
-        let name = args.name.clone().unwrap_or_else(|| id.clone());
+        let id = again.map_or_else(state::new_id, |again| Ok(again.id.clone()))?;
+        // It may have been renamed.
+        let name = again.map(|again| &again.name).or(args.name.as_ref()).unwrap_or(&id).clone();
         if !state::valid_name(&name) {
             return Err(refused(
                 format!("use name `{name}`: it is not a plain name"),
@@ -186,7 +254,11 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
     {
         bail!("set `{key}`: with --net=host it would be the host's setting");
     }
-    if args.tty && args.interactive && !rustix::termios::isatty(std::io::stdin()) {
+    if let Some(path) = args.cidfile.as_ref().filter(|path| path.exists()) {
+        let message = format!("write `{}`: it is there already", path.display());
+        return Err(refused(message, "another container may be using it; remove it"));
+    }
+    if args.tty && args.interactive && !args.detach && !rustix::termios::isatty(std::io::stdin()) {
         return Err(refused("make a terminal: standard input is not one", "leave out -t"));
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! From the program's start to its end: signals forwarded, the terminal carried, the first process reaped.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result};
+use nix::libc::ESRCH;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, tcgetpgrp};
@@ -11,6 +12,8 @@ use signal_hook::consts::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SI
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
+use crate::held::Held;
+use crate::holder::Caller;
 use crate::launch::Container;
 use crate::sys::is_ignored;
 use crate::terminal::Relay;
@@ -32,137 +35,230 @@ impl Signals {
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, wanted);
         Ok(Self(delivery.context("catch signals")?))
     }
+
+    /// Readable when one has come.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_read().as_fd()
+    }
+
+    /// Those that came since the last look.
+    pub fn pending(&mut self) -> Vec<i32> {
+        self.0.pending().collect()
+    }
 }
 
-/// Serves the container until its first process has ended, which is minirun's own `init` if that is set. The exit code.
-///
-/// `work` is done in parts while there is nothing else to do, until it returns false.
-pub fn until_end(
-    container: &mut Container,
-    signals: &mut Signals,
-    mut relay: Option<Relay>,
-    init: bool,
-    mut work: impl FnMut() -> bool,
-) -> Result<u8> {
-    let mut ended_by = None;
-    let mut ended = false;
-    let mut working = true;
-    let mut hurried = false;
-    loop {
-        let patience = match () {
-            () if working => PollTimeout::ZERO,
-            () if ended && hurried => PollTimeout::from(100u8),
-            () => PollTimeout::NONE,
-        };
-        let ready = wait(container, signals, relay.as_ref(), ended, patience)?;
-        working = working && !ready.ended && work();
-        if ready.signal {
-            for number in signals.0.pending() {
-                match (number, relay.as_ref()) {
-                    (SIGWINCH, Some(relay)) => relay.resize(),
-                    (SIGCONT, Some(relay)) => relay.resume()?,
-                    (SIGWINCH | SIGCONT, None) => {}
-                    (number, _) => {
-                        hurried = true;
-                        if !ended {
-                            ended_by = deliver(container.pid(), number, init)?.or(ended_by);
-                        }
+/// The program's standard streams, as minirun has them.
+pub enum Io {
+    /// They are minirun's own.
+    Inherited,
+    /// A terminal, carried to and from minirun's own.
+    Relay(Relay),
+    /// Held for a log and whoever is attached.
+    Held(Box<Held>),
+}
+
+/// What came of serving the streams.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// The signal of a key that was typed.
+    pub key: Option<Signal>,
+    /// Signals that attached commands send on.
+    pub signals: Vec<i32>,
+    /// Nobody reads any more what the program writes.
+    pub hung_up: bool,
+    /// The detach keys were typed.
+    pub detach: bool,
+}
+
+/// A container that is served until its end.
+pub struct Watch<'a> {
+    /// It.
+    pub container: &'a mut Container,
+    /// What minirun is told.
+    pub signals: &'a mut Signals,
+    /// The program's streams.
+    pub io: Io,
+    /// Whether process 1 is minirun's own init, which takes every signal.
+    pub init: bool,
+    /// The signal that ended the container in the program's stead.
+    ended_by: Option<i32>,
+    /// Its end was asked for: nobody waits for a reader that takes nothing.
+    hurried: bool,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches over a container.
+    pub fn new(container: &'a mut Container, signals: &'a mut Signals, io: Io, init: bool) -> Self {
+        Self { container, signals, io, init, ended_by: None, hurried: false }
+    }
+
+    /// Serves the container until its first process has ended, which is minirun's own `init` if that is set. The exit code.
+    ///
+    /// `caller` is the command that was typed, if it can go before the container does: `let_go` is called with the streams
+    /// when its keys say so, and gives the streams as they are from then on. `work` is done in parts while there is nothing
+    /// else to do, until it returns false.
+    pub fn until_end(
+        mut self,
+        mut caller: Option<Caller>,
+        let_go: impl Fn(Relay) -> Result<Held>,
+        mut work: impl FnMut() -> bool,
+    ) -> (Option<Caller>, Result<u8>) {
+        let code = self.serve(&mut caller, &let_go, &mut work);
+        (caller, code)
+    }
+
+    fn serve(
+        &mut self,
+        caller: &mut Option<Caller>,
+        let_go: &dyn Fn(Relay) -> Result<Held>,
+        work: &mut dyn FnMut() -> bool,
+    ) -> Result<u8> {
+        let mut ended = false;
+        let mut working = true;
+        loop {
+            let patience = match () {
+                () if working => PollTimeout::ZERO,
+                () if ended && self.hurried => PollTimeout::from(100u8),
+                () => PollTimeout::NONE,
+            };
+            let ready = self.wait(caller.as_ref(), ended, patience)?;
+            let ended_now = !ready[1].is_empty();
+            working = working && !ended_now && work();
+            if !ready[0].is_empty() {
+                self.take_signals(ended)?;
+            }
+            if !ready[2].is_empty() && !std::mem::replace(&mut self.hurried, true) && !ended {
+                // The command that waits for the container was killed.
+                let _ = kill(Pid::from_raw(self.container.pid()), Signal::SIGKILL);
+            }
+            let served = match &mut self.io {
+                Io::Inherited => Served::default(),
+                Io::Relay(relay) => relay.serve(&ready[3..])?,
+                Io::Held(held) => held.serve(&ready[3..])?,
+            };
+            self.act_on(&served, ended || ended_now)?;
+            if served.detach
+                && let Some(command) = caller.take()
+                && let Io::Relay(relay) = std::mem::replace(&mut self.io, Io::Inherited)
+            {
+                self.io = Io::Held(Box::new(let_go(relay)?));
+                command.let_go()?;
+            }
+            ended |= ended_now;
+            let all_shown = match &mut self.io {
+                Io::Relay(relay) => !(relay.has_shown() || ended && relay.read_shown()?),
+                Io::Inherited | Io::Held(_) => true,
+            };
+            let nothing = ready.iter().all(|ready| ready.is_empty());
+            // Who was told to end does not wait for a reader that takes nothing.
+            if ended && (all_shown || self.hurried && nothing) {
+                return self.end();
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<u8> {
+        let code = self.container.reap()?;
+        let code = self.ended_by.map_or(code, |number| 128 + number as u8);
+        match std::mem::replace(&mut self.io, Io::Inherited) {
+            Io::Held(held) => held.end(code)?,
+            Io::Inherited | Io::Relay(_) => {}
+        }
+        Ok(code)
+    }
+
+    fn take_signals(&mut self, ended: bool) -> Result<()> {
+        for number in self.signals.pending() {
+            match (number, &self.io) {
+                (SIGWINCH, Io::Relay(relay)) => relay.resize(),
+                (SIGCONT, Io::Relay(relay)) => relay.resume()?,
+                (SIGWINCH | SIGCONT, _) => {}
+                (number, _) => {
+                    self.hurried = true;
+                    if !ended {
+                        self.deliver(number)?;
                     }
                 }
             }
         }
-        if let Some(relay) = &mut relay {
-            if ready.typed
-                && let Some(signal) = relay.read_typed()?
-                && in_front(relay, container.pid())
-            {
-                // The terminal sends the signal to the processes in front, but the kernel keeps it from a process 1 that
-                // does nothing about it (pid_namespaces(7)).
-                ended_by = end_if_defenceless(container.pid(), signal as i32)?.or(ended_by);
-            }
-            let read = carry(relay, &ready)?;
-            if !(read || hurried || ended || ready.ended) {
-                // As from a terminal that was closed: `minirun run -t IMAGE yes | head` ends.
-                hurried = true;
-                ended_by = deliver(container.pid(), SIGHUP, init)?.or(ended_by);
-            }
-        }
-        ended |= ready.ended;
-        let all_shown = match &mut relay {
-            Some(relay) => !(relay.has_shown() || ended && relay.read_shown()?),
-            None => true,
+        Ok(())
+    }
+
+    fn act_on(&mut self, served: &Served, ended: bool) -> Result<()> {
+        let pid = self.container.pid();
+        let master = match &self.io {
+            Io::Inherited => None,
+            Io::Relay(relay) => Some(relay.master()),
+            Io::Held(held) => held.master(),
         };
-        // Who was told to end does not wait for a reader that takes nothing.
-        if ended && (all_shown || hurried && ready.nothing) {
-            let code = container.reap()?;
-            return Ok(ended_by.map_or(code, |number| 128 + number as u8));
+        if let Some(signal) = served.key
+            && master.is_some_and(|master| in_front(master, pid))
+        {
+            // The terminal sends the signal to the processes in front, but the kernel keeps it from a process 1 that
+            // does nothing about it (pid_namespaces(7)).
+            self.ended_by = end_if_defenceless(pid, signal as i32)?.or(self.ended_by);
         }
-    }
-}
-
-/// Carries bytes both ways. False where nobody reads any more.
-fn carry(relay: &mut Relay, ready: &Ready) -> Result<bool> {
-    if ready.shown && relay.can_read_shown() {
-        relay.read_shown()?;
-    }
-    if relay.has_typed() {
-        relay.write_typed()?;
-    }
-    if ready.taken { relay.write_shown() } else { Ok(true) }
-}
-
-/// What there is to do.
-#[derive(Default)]
-struct Ready {
-    signal: bool,
-    /// The first process has ended.
-    ended: bool,
-    /// Something was typed.
-    typed: bool,
-    /// The program has written something, or its terminal takes what was typed.
-    shown: bool,
-    /// Standard output takes something.
-    taken: bool,
-    /// Nothing happened for as long as there was patience.
-    nothing: bool,
-}
-
-/// Waits for something to do, no longer than `patience`.
-fn wait(
-    container: &Container,
-    signals: &Signals,
-    relay: Option<&Relay>,
-    ended: bool,
-    patience: PollTimeout,
-) -> Result<Ready> {
-    let (input, output) = (std::io::stdin(), std::io::stdout());
-    let if_wanted = |wanted: bool, events: PollFlags| if wanted { events } else { PollFlags::empty() };
-    let ended_events = if_wanted(!ended, PollFlags::POLLIN);
-    let mut fds = vec![PollFd::new(signals.0.get_read().as_fd(), PollFlags::POLLIN)];
-    // A descriptor of which nothing is wanted is left out: poll(2) reports its end in any case, again and again.
-    let mut add = |wanted: PollFlags, fd| {
-        if wanted.is_empty() {
-            return usize::MAX;
+        for number in served.signals.iter().filter(|_| !ended) {
+            self.deliver(*number)?;
         }
-        fds.push(PollFd::new(fd, wanted));
-        fds.len() - 1
-    };
-    let end = add(ended_events, container.pidfd().as_fd());
-    let [mut master, mut typed, mut taken] = [usize::MAX; 3];
-    if let Some(relay) = relay {
-        let events =
-            if_wanted(relay.can_read_shown(), PollFlags::POLLIN) | if_wanted(relay.has_typed(), PollFlags::POLLOUT);
-        master = add(events, relay.master());
-        typed = add(if_wanted(relay.can_read_typed() && !ended, PollFlags::POLLIN), input.as_fd());
-        taken = add(if_wanted(relay.has_shown(), PollFlags::POLLOUT), output.as_fd());
+        if served.hung_up && !(self.hurried || ended) {
+            // As from a terminal that was closed: `minirun run -t IMAGE yes | head` ends.
+            self.hurried = true;
+            self.deliver(SIGHUP)?;
+        }
+        Ok(())
     }
-    let count = match poll(&mut fds, patience) {
-        Err(nix::Error::EINTR) => return Ok(Ready { signal: true, ..Ready::default() }),
-        other => other.context("wait for the container")?,
-    };
-    let any = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
-    let [signal, ended, shown] = [any(0), any(end), any(master)];
-    Ok(Ready { signal, ended, shown, typed: any(typed), taken: any(taken), nothing: count == 0 })
+
+    fn deliver(&mut self, number: i32) -> Result<()> {
+        self.ended_by = deliver(self.container.pid(), number, self.init)?.or(self.ended_by);
+        Ok(())
+    }
+
+    /// Waits for something to do, no longer than `patience`: signals, the end of the first process, the end of the caller,
+    /// and what the streams are interested in, in this order.
+    fn wait(&self, caller: Option<&Caller>, ended: bool, patience: PollTimeout) -> Result<Vec<PollFlags>> {
+        let none = PollFlags::empty();
+        let mut wanted = vec![
+            (self.signals.as_fd(), PollFlags::POLLIN),
+            (self.container.pidfd().as_fd(), if ended { none } else { PollFlags::POLLIN }),
+            // A caller says nothing: readable is its end.
+            caller.map_or((self.signals.as_fd(), none), |caller| (caller.as_fd(), PollFlags::POLLIN)),
+        ];
+        let (input, output) = (std::io::stdin(), std::io::stdout());
+        match &self.io {
+            Io::Inherited => {}
+            Io::Relay(relay) => wanted.extend(relay.interest(input.as_fd(), output.as_fd(), ended)),
+            Io::Held(held) => wanted.extend(held.interest()),
+        }
+        // A descriptor of which nothing is wanted is left out: poll(2) reports its end in any case, again and again.
+        let mut fds: Vec<PollFd<'_>> = wanted
+            .iter()
+            .filter(|(_, events)| !events.is_empty())
+            .map(|(fd, events)| PollFd::new(*fd, *events))
+            .collect();
+        match poll(&mut fds, patience) {
+            Err(nix::Error::EINTR) => return Ok(vec![none; wanted.len()]),
+            other => _ = other.context("wait for the container")?,
+        }
+        let mut told = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+        let ready = wanted.iter().map(|(_, events)| if events.is_empty() { none } else { told.next().unwrap_or(none) });
+        Ok(ready.collect())
+    }
+}
+
+/// Sends a signal to a container from another command: by its holder, if that forwards such a signal, so that the effect is
+/// the same; `process` is its first one.
+pub fn signal_from_outside(holder: Option<i32>, process: &OwnedFd, number: i32) -> Result<()> {
+    let mut to = None;
+    if let Some(holder) = holder.and_then(rustix::process::Pid::from_raw).filter(|_| FORWARDED.contains(&number)) {
+        // If the first process lives after the descriptor was made, so does its holder, and the number was its own.
+        let holder = rustix::process::pidfd_open(holder, rustix::process::PidfdFlags::empty());
+        to = holder.ok().filter(|_| !crate::state::ended_within(process, 0));
+    }
+    match crate::sys::pidfd_send_signal(to.as_ref().unwrap_or(process), number) {
+        Err(error) if error.raw_os_error() == Some(ESRCH) => Ok(()),
+        sent => Ok(sent?),
+    }
 }
 
 /// Sends a signal on. The number where it ended the container in the program's stead. minirun's own init takes every signal.
@@ -192,6 +288,6 @@ fn end_if_defenceless(pid: i32, number: i32) -> Result<Option<i32>> {
 }
 
 /// Whether the first process is in the foreground of the terminal.
-fn in_front(relay: &Relay, pid: i32) -> bool {
-    tcgetpgrp(relay.master()).is_ok_and(|group| group.as_raw() == pid)
+fn in_front(master: BorrowedFd<'_>, pid: i32) -> bool {
+    tcgetpgrp(master).is_ok_and(|group| group.as_raw() == pid)
 }

@@ -232,3 +232,50 @@ pub fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
 pub fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
+
+/// Takes over a descriptor that a call has just returned.
+pub fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller has it from a system call that makes a descriptor, and gives it to nobody else.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Closes every descriptor from `first` on, see close_range(2). Only where the process owns none of them: what it was started
+/// with by accident.
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: called before the program has opened anything, so no owner of one of them exists.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends any signal, a real-time one too, to the process that a descriptor names, see pidfd_send_signal(2).
+pub fn pidfd_send_signal(process: impl AsFd, number: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: integers and a null pointer, which stands for what kill(2) would send.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_fd().as_raw_fd(), number, none, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Replaces the command line and the environment that others see of this process (proc_pid_cmdline(5)): both may hold
+/// secrets. The environment is empty from here on for this program too.
+pub fn set_title(title: &str) {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return };
+    let Some((_, fields)) = stat.rsplit_once(')') else { return };
+    // Fields 48 to 51 of proc_pid_stat(5): where arguments and environment begin and end.
+    let mut fields = fields.split_whitespace().skip(45).map_while(|field| field.parse::<usize>().ok());
+    let (Some(start), Some(arguments_end)) = (fields.next(), fields.next()) else { return };
+    let (Some(environment), Some(end)) = (fields.next(), fields.next()) else { return };
+    if start == 0 || arguments_end <= start || environment == 0 || end < environment {
+        return;
+    }
+    let place = start as *mut u8;
+    let length = title.len().min(arguments_end - start - 1);
+    // SAFETY: the kernel has put the strings of the arguments there, writable, at the top of the stack, and says where they
+    // end. This program has one thread and has copied what it needs of them (`std::env::args_os`); nothing holds a reference
+    // into them.
+    unsafe { std::ptr::write_bytes(place, 0, arguments_end - start) };
+    // SAFETY: as above; `length` is shorter than the place, and the two do not overlap.
+    unsafe { std::ptr::copy_nonoverlapping(title.as_ptr(), place, length) };
+    // SAFETY: as above, for the strings of the environment. The list of pointers to them stays, and they are empty strings
+    // from now on, which std::env passes over.
+    unsafe { std::ptr::write_bytes(environment as *mut u8, 0, end - environment) };
+}

@@ -11,7 +11,9 @@ use crate::state::{Record, State};
 
 /// Prints the list, after the sweep of what killed ones left.
 pub fn ps(args: &PsArgs, root: &Path) -> Result<()> {
-    let records = State::open(root)?.list()?;
+    let all = State::open(root)?.list()?;
+    let records: Vec<Record> =
+        all.into_iter().filter(|found| args.all || found.holder.is_some()).map(|found| found.record).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let text = match args.format {
         _ if args.quiet => records.iter().map(|record| format!("{}\n", record.id)).collect(),
@@ -77,6 +79,7 @@ mod tests {
             created: 40,
             pid: Some(7),
             pid_start: Some(1),
+            ..Record::default()
         };
         let text = table(&[record], 100);
         let lines: Vec<&str> = text.lines().collect();

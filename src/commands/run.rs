@@ -2,22 +2,48 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::cli::RunArgs;
 use crate::error::print;
-use crate::launch;
+use crate::holder::Caller;
 use crate::net::step::Step;
 use crate::net::{Mode, explain};
 use crate::plan::{self, Plan};
+use crate::state::Found;
+use crate::supervise::Signals;
+use crate::{holder, launch, sys};
 
-/// Runs it to its end; the exit code. With `--dry-run`, prints instead what would be done.
+/// Runs it to its end, or until it is left to itself; the exit code. With `--dry-run`, prints instead what would be done.
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root)?;
         return print(&script(network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
     }
-    launch::run(Plan::from_run(args, data_root)?, root)
+    start(args, root, data_root, None)
+}
+
+/// Starts a container, `again` where it has run before.
+pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found>) -> Result<u8> {
+    let launch = |caller: Option<Caller>, signals: &mut Signals| {
+        let mut plan = match Plan::from_run(args, data_root, again.map(|again| &again.record)) {
+            Ok(plan) => plan,
+            Err(error) => return (caller, Err(error)),
+        };
+        // Everybody on the host can read a command line, and what it says of the environment may be a secret.
+        sys::set_title(&format!("minirun: {} {}", plan.record.id, plan.record.name));
+        launch::run(&mut plan, root, again, signals, caller)
+    };
+    if args.detach {
+        // What the caller has open by accident is not held for as long as the container lives.
+        sys::close_from(3).context("close the caller's descriptors")?;
+    }
+    if args.detach || args.tty && args.interactive {
+        return holder::apart(|caller, mut signals| launch(Some(caller), &mut signals));
+    }
+    // Before anything is made, so that a signal finds the guards in place.
+    let mut signals = Signals::catch()?;
+    launch(None, &mut signals).1
 }
 
 /// The network as commands to be typed by hand, each below its reason.

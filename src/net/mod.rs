@@ -24,6 +24,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 
 use self::apply::Applier;
 use self::hub::View;
@@ -34,7 +35,7 @@ use self::step::{Place, Step};
 use crate::state;
 
 /// What `--net` can be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// A namespace of its own with `lo` up and nothing else.
     None,

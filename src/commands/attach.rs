@@ -1,0 +1,54 @@
+//! `minirun attach`: the terminal or the streams of a container that runs by itself.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::attach::{self, Options};
+use crate::error::refused;
+use crate::state::State;
+use crate::terminal::{DETACH_KEYS, DetachKeys};
+
+/// Options of `attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code: the program's; 0 after the detach keys.
+
+Examples:
+  minirun attach shell                   until its end, or Ctrl-P Ctrl-Q
+  minirun attach --no-stdin web          only look")]
+pub struct AttachArgs {
+    /// Keys that leave the container and let it go on
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    detach_keys: String,
+    /// Send nothing that is typed
+    #[arg(long)]
+    no_stdin: bool,
+    /// Send signals on to the program
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    sig_proxy: bool,
+    /// Name or ID
+    container: String,
+}
+
+/// Attaches until the container ends or the detach keys are typed. The exit code.
+pub fn attach(args: &AttachArgs, root: &Path) -> Result<u8> {
+    let keys = DetachKeys::parse(&args.detach_keys)?;
+    let found = State::open(root)?.find(&args.container)?;
+    found.process("attach to")?;
+    if !found.record.detached {
+        return Err(refused(
+            format!("attach to container `{}`: it runs in the foreground of another command", found.record.name),
+            "leave it there by Ctrl-P Ctrl-Q if it has a terminal; or use `minirun exec`",
+        ));
+    }
+    let terminal = found.record.terminal;
+    let input = !args.no_stdin && found.record.interactive;
+    if terminal && input && !rustix::termios::isatty(std::io::stdin()) {
+        return Err(refused(
+            format!("attach to container `{}`: it has a terminal, and standard input is none", found.record.name),
+            "give --no-stdin",
+        ));
+    }
+    attach::run(&found.path, Options { input, terminal, keys, proxy: args.sig_proxy })
+}
