@@ -22,7 +22,9 @@ use crate::net::{Mode, Network};
 use crate::options;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
+use crate::sandbox::seccomp::Filter;
 use crate::sandbox::user::{self, User};
+use crate::security::SecurityOptions;
 use crate::state::{self, Record};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -63,6 +65,10 @@ pub struct Process {
     pub user: User,
     /// What it may do, as root.
     pub capabilities: CapsHashSet,
+    /// Which system calls it may make; none for all.
+    pub filter: Option<Filter>,
+    /// Whether no executable gives it more privileges.
+    pub no_new_privileges: bool,
     /// Its resource limits.
     pub limits: Vec<Limit>,
     /// Whether it gets a terminal.
@@ -76,7 +82,8 @@ pub struct Process {
 impl Plan {
     /// Decides a container from the options of `run`.
     pub fn from_run(args: &RunArgs, data_root: &Path) -> Result<Self> {
-        let Options { id, name, hostname, mounts, limits, capabilities, sysctls, hosts, env } = Options::of(args)?;
+        let Options { id, name, hostname, mounts, limits, capabilities, security, sysctls, hosts, env } =
+            Options::of(args)?;
         let (label, lower, image, words) = root(args, data_root, true)?;
         let config = image.as_ref().map(|image| &image.config);
         let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
@@ -103,7 +110,21 @@ impl Plan {
             id,
         };
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
-        let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
+        let filter = security.seccomp.filter(&capabilities)?;
+        let no_new_privileges = security.no_new_privileges;
+        let process = Process {
+            argv,
+            env,
+            workdir,
+            user,
+            capabilities,
+            filter,
+            no_new_privileges,
+            limits,
+            terminal,
+            interactive,
+            init,
+        };
         Ok(Self { record, hostname, lower, image, read_only: args.read_only, mounts, files, network, process })
     }
 }
@@ -127,6 +148,7 @@ struct Options {
     mounts: Vec<Mount>,
     limits: Vec<Limit>,
     capabilities: CapsHashSet,
+    security: SecurityOptions,
     sysctls: Vec<(String, String)>,
     hosts: Vec<(String, Option<IpAddr>)>,
     env: Vec<OsString>,
@@ -156,6 +178,7 @@ impl Options {
             mounts: mounts(args)?,
             limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
             capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
+            security: SecurityOptions::parse(&args.security_opt)?,
             sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
             hosts: args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,
             env: environment(args)?,
