@@ -1,9 +1,23 @@
-//! Compiles `rootfs/ping.c`, which the image maker (`src/image/busybox.rs`) embeds.
+//! Compiles `rootfs/ping.c`, which the image maker (`src/image/busybox.rs`) embeds, and the default filter of system calls.
 //!
 //! Static, because the image has no libraries, and as small as the linker makes it, because it grows minirun.
 
 use std::path::Path;
 use std::process::Command;
+
+#[path = "build/filter.rs"]
+mod filter;
+/// The compiler of filters is minirun's own.
+#[allow(dead_code, reason = "minirun uses the rest of it")]
+#[path = "."]
+mod seccomp {
+    #[path = "src/sandbox/seccomp/bpf.rs"]
+    pub mod bpf;
+    #[path = "src/sandbox/seccomp/openings.rs"]
+    pub mod openings;
+    #[path = "src/sandbox/seccomp/profile.rs"]
+    pub mod profile;
+}
 
 const SOURCE: &str = "rootfs/ping.c";
 
@@ -27,7 +41,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-env-changed=CC");
-    if let Err(reason) = compile() {
+    filter::SOURCES.iter().for_each(|source| println!("cargo::rerun-if-changed={source}"));
+    if let Err(reason) =
+        compile().and_then(|()| filter::make(Path::new(&std::env::var_os("OUT_DIR").unwrap_or_default())))
+    {
         // An error of cargo is one line.
         for line in reason.lines() {
             println!("cargo::error={line}");

@@ -155,6 +155,10 @@ pub struct RunArgs {
     /// Drop a capability (or ALL)
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     pub cap_drop: Vec<String>,
+    /// Loosen or change a guard: allow=NAME (io_uring, userns, keyring, tiocsti, a family of sockets as vsock, or sockets for
+    /// all), seccomp=FILE|unconfined, no-new-privileges=false
+    #[arg(long, value_name = "OPTION")]
+    pub security_opt: Vec<String>,
     /// Set a resource limit, as nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,

@@ -87,13 +87,19 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>, pipes: Op
     plan.network.settings().try_for_each(|(key, value)| set(settings.as_fd(), key, value))?;
     drop(settings);
 
+    sys::join_own_session_keyring().context("make a session keyring")?;
     sys::reset_signals().context("reset signals")?;
-    credentials::assume(&plan.process.user, &plan.process.capabilities, &plan.process.limits)?;
+    credentials::assume(&plan.process)?;
     // Again: the kernel forgets it with a change of credentials (prctl(2)). Was minirun killed in between, nobody told us.
     die_with_parent()?;
     parent.parent_lives()?;
     // Whatever minirun was started with, the program gets descriptors 0 to 2 and no other.
     sys::close_on_exec_from(3).context("close descriptors")?;
+    // Last of all, so that a strict filter need not let through what only minirun does. Without no_new_privs it takes a
+    // privilege that is gone here, and was installed before.
+    if let (Some(filter), true) = (&plan.process.filter, plan.process.no_new_privileges) {
+        filter.install()?;
+    }
     match reaper {
         Some(reaper) => reaper::execute(reaper, &plan.process.argv, &plan.process.env),
         None => execute(&plan.process.argv, &plan.process.env),

@@ -18,6 +18,7 @@ pub mod options;
 pub mod plan;
 pub mod reaper;
 pub mod sandbox;
+pub mod security;
 pub mod state;
 pub mod supervise;
 pub mod sync;

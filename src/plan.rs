@@ -24,7 +24,9 @@ use crate::net::{Mode, Network};
 use crate::options;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
+use crate::sandbox::seccomp::Filter;
 use crate::sandbox::user::{self, User};
+use crate::security::SecurityOptions;
 use crate::state::{self, Record};
 use crate::terminal::{DETACH_KEYS, DetachKeys};
 
@@ -76,6 +78,10 @@ pub struct Process {
     pub user: User,
     /// What it may do, as root.
     pub capabilities: CapsHashSet,
+    /// Which system calls it may make; none for all.
+    pub filter: Option<Filter>,
+    /// Whether no executable gives it more privileges.
+    pub no_new_privileges: bool,
     /// Its resource limits.
     pub limits: Vec<Limit>,
     /// Whether it gets a terminal.
@@ -89,7 +95,7 @@ pub struct Process {
 impl Plan {
     /// Decides a container from the options of `run`; `again` is the one that is started again.
     pub fn from_run(args: &RunArgs, data_root: &Path, again: Option<&Record>) -> Result<Self> {
-        let Options { id, name, hostname, mounts, limits, capabilities, sysctls, hosts, env } =
+        let Options { id, name, hostname, mounts, limits, capabilities, security, sysctls, hosts, env } =
             Options::of(args, again)?;
         let (label, lower, image, words) = root(args, data_root, true)?;
         let config = image.as_ref().map(|image| &image.config);
@@ -115,7 +121,21 @@ impl Plan {
         record.address = network.address.map(|(own, _)| own);
         (record.id, record.name, record.image) = (id, name, label);
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
-        let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
+        let filter = security.seccomp.filter(&capabilities)?;
+        let no_new_privileges = security.no_new_privileges;
+        let process = Process {
+            argv,
+            env,
+            workdir,
+            user,
+            capabilities,
+            filter,
+            no_new_privileges,
+            limits,
+            terminal,
+            interactive,
+            init,
+        };
         let read_only = args.read_only;
         Ok(Self {
             record,
@@ -194,6 +214,7 @@ struct Options {
     mounts: Vec<Mount>,
     limits: Vec<Limit>,
     capabilities: CapsHashSet,
+    security: SecurityOptions,
     sysctls: Vec<(String, String)>,
     hosts: Vec<(String, Option<IpAddr>)>,
     env: Vec<OsString>,
@@ -224,6 +245,7 @@ impl Options {
             mounts: mounts(args)?,
             limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
             capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
+            security: SecurityOptions::parse(&args.security_opt)?,
             sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
             hosts: args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,
             env: environment(args)?,

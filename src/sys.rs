@@ -13,6 +13,8 @@ use std::path::Path;
 
 use nix::libc;
 
+use crate::sandbox::seccomp::Instruction;
+
 /// A process made by [`clone3`], as its parent sees it.
 #[derive(Debug)]
 pub struct Child {
@@ -278,4 +280,26 @@ pub fn set_title(title: &str) {
     // SAFETY: as above, for the strings of the environment. The list of pointers to them stays, and they are empty strings
     // from now on, which std::env passes over.
     unsafe { std::ptr::write_bytes(environment as *mut u8, 0, end - environment) };
+
+/// Puts this thread, and what it executes, under a system call filter (seccomp(2), `SECCOMP_SET_MODE_FILTER`).
+pub fn install_filter(program: &[Instruction], flags: u32) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // The kernel only reads it, although the pointer is not const.
+    let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: `filter` leads to `len` instructions, which have the layout of `sock_filter` (repr(C), the same fields); both
+    // live across the call, and the kernel copies them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Leaves the session keyring that was inherited for a new and empty one (keyctl(2)). A kernel without keyrings has none to
+/// leave.
+pub fn join_own_session_keyring() -> io::Result<()> {
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name means a keyring without a name, and nothing is read.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, none) };
+    match io::Error::last_os_error() {
+        error if result == -1 && error.raw_os_error() != Some(libc::ENOSYS) => Err(error),
+        _ => Ok(()),
+    }
 }

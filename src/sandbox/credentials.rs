@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::user::User;
+use crate::plan::Process;
 
 /// Docker's default capabilities less `CAP_NET_RAW`: with it a container can forge packets of its neighbours; `ping` works
 /// without (net.ipv4.ping_group_range).
@@ -41,19 +41,26 @@ pub struct Limit {
     pub hard: u64,
 }
 
-/// Becomes the user, with these limits and no more than these capabilities.
-pub fn assume(user: &User, capabilities: &CapsHashSet, limits: &[Limit]) -> Result<()> {
+/// Becomes the process's user, with its limits and no more than its capabilities.
+pub fn assume(process: &Process) -> Result<()> {
+    let Process { user, capabilities, limits, filter, no_new_privileges, .. } = process;
     for limit in limits {
         setrlimit(limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("set limit {:?} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
-    set_no_new_privs(true).context("set no_new_privs")?;
+    if *no_new_privileges {
+        set_no_new_privs(true).context("set no_new_privs")?;
+    }
     let bits = capabilities.iter().fold(0, |bits, capability| bits | capability.bitmask());
     crate::sys::drop_bounding_except(bits).context("drop capabilities from the bounding set")?;
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     set_thread_groups(&groups).context("set groups")?;
     set_thread_res_gid(gid, gid, gid).context("set group")?;
+    // Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter, which goes with the next line.
+    if let (Some(filter), false) = (filter, no_new_privileges) {
+        filter.install()?;
+    }
     set_thread_res_uid(uid, uid, uid).context("set user")?;
     // Inheritable and ambient sets are empty for everyone (CVE-2022-29162): an executable's file capabilities would else be
     // granted to a user who was given none. A user other than root has lost the other two with the change of user.
