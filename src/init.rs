@@ -22,16 +22,18 @@ use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
 use crate::reaper;
+use crate::sandbox::cgroup::Entrance;
 use crate::sandbox::devices::{self, Terminal};
 use crate::sandbox::{credentials, masks, mounts, rootfs};
 use crate::sync::End;
 use crate::sys;
 
-/// Becomes the program of `plan`. `reaper` is the sealed copy of this program that is process 1 under `--init`.
-pub fn run(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> ! {
+/// Becomes the program of `plan`. `reaper` is the sealed copy of this program that is process 1 under `--init`; `cgroup` leads
+/// into the container's groups, if it has some.
+pub fn run(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>, cgroup: Option<&Entrance>) -> ! {
     // Whatever happens, this process must not unwind into the code of the parent whose memory it has a copy of: the guards
     // there would undo what the parent is doing.
-    let outcome = catch_unwind(AssertUnwindSafe(|| become_program(plan, parent, reaper)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| become_program(plan, parent, reaper, cgroup)));
     let (code, error) = match outcome {
         Ok(Err(error)) => (exit_code_of(&error), format!("{error:#}")),
         Ok(Ok(never)) => match never {},
@@ -42,10 +44,17 @@ pub fn run(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> ! {
     sys::exit_now(code)
 }
 
-fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result<Infallible> {
+fn become_program(
+    plan: &Plan,
+    parent: &End,
+    reaper: Option<&OwnedFd>,
+    cgroup: Option<&Entrance>,
+) -> Result<Infallible> {
     // Before anything else, so that a killed minirun takes this process along. If it was killed before this line, the end of
     // its socket is found further down.
     die_with_parent()?;
+    // Before anything that uses memory, so that it counts.
+    cgroup.map_or(Ok(()), Entrance::enter)?;
     rustix::process::setsid().context("make a session")?;
     // First of all the socket: the parent configures the network by it while this process goes on.
     let netlink = (plan.network.mode != Mode::Host).then(Rtnl::open).transpose()?;

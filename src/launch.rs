@@ -11,10 +11,11 @@ use nix::libc;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::error::Advice;
+use crate::error::{Advice, warn};
 use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
+use crate::sandbox::cgroup::{self, Cgroup, Entrance};
 use crate::state::{self, Record, State};
 use crate::supervise::{self, Signals};
 use crate::sync::{self, End, FromChild};
@@ -28,8 +29,9 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     let mut signals = Signals::catch()?;
     let state = State::open(root)?;
     let mut entry = state.reserve(&plan.record)?;
+    let cgroup = plan.cgroup.as_ref().map(cgroup::Plan::make).transpose()?;
     plan.network.prepare()?;
-    let mut container = spawn(&plan)?;
+    let mut container = spawn(&plan, cgroup.as_ref().map(Cgroup::entrance))?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
     let (pid, pid_start) = (Some(container.pid()), state::start_time(container.pid()));
@@ -57,7 +59,19 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     };
     work();
     let code = supervise::until_end(&mut container, &mut signals, relay, plan.process.init, work)?;
-    entry.remove().and(swept).map(|()| code)
+    let removed = cgroup.map_or(Ok(()), |cgroup| end_groups(cgroup, &plan));
+    removed.and(entry.remove()).and(swept).map(|()| code)
+}
+
+/// Removes the groups, in which nobody is any more, and tells if the memory limit ended a process.
+fn end_groups(cgroup: Cgroup, plan: &Plan) -> Result<()> {
+    if cgroup::oom_killed(cgroup.groups()) {
+        warn(&format!(
+            "container {}: a process was ended by the memory limit: give more with --memory",
+            plan.record.name
+        ));
+    }
+    cgroup.remove()
 }
 
 /// A container's first process, until it is known to have ended: killed and reaped on drop.
@@ -68,20 +82,23 @@ pub struct Container {
     ended: bool,
 }
 
-fn spawn(plan: &Plan) -> Result<Container> {
+fn spawn(plan: &Plan, cgroup: Option<&Entrance>) -> Result<Container> {
     let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
     let (ours, theirs) = sync::pair()?;
-    let mut flags =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    // With groups of its own the child makes that namespace when it is in them.
+    if cgroup.is_none() {
+        flags |= libc::CLONE_NEWCGROUP;
+    }
     if plan.network.mode != Mode::Host {
         flags |= libc::CLONE_NEWNET;
     }
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
-    match sys::clone3(flags as u64) {
+    match sys::clone3(flags as u64, cgroup.and_then(Entrance::birthplace)) {
         Ok(Side::Parent(child)) => Ok(Container { child, socket: ours, ended: false }),
         Ok(Side::Child) => {
             drop(ours);
-            init::run(plan, &theirs, reaper.as_ref())
+            init::run(plan, &theirs, reaper.as_ref(), cgroup)
         }
         Err(error) => {
             let remedy = match error.raw_os_error() {

@@ -20,6 +20,7 @@ use crate::image::{Image, Store};
 use crate::net::names::{Resolvers, hosts};
 use crate::net::{Mode, Network};
 use crate::options;
+use crate::sandbox::cgroup;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
 use crate::sandbox::user::{self, User};
@@ -46,6 +47,8 @@ pub struct Plan {
     pub files: Vec<(&'static str, String)>,
     /// Its network.
     pub network: Network,
+    /// Its cgroups, where it has limits.
+    pub cgroup: Option<cgroup::Plan>,
     /// What runs in it.
     pub process: Process,
 }
@@ -86,6 +89,7 @@ impl Plan {
         let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
         let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
         let workdir = workdir(args, config)?;
+        let cgroup = cgroup::Limits::of(&args.limits)?.map(|limits| limits.plan(&id)).transpose()?;
 
         // Only a bridged container asks them.
         let resolvers = if args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
@@ -104,7 +108,7 @@ impl Plan {
         };
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
         let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
-        Ok(Self { record, hostname, lower, image, read_only: args.read_only, mounts, files, network, process })
+        Ok(Self { record, hostname, lower, image, read_only: args.read_only, mounts, files, network, cgroup, process })
     }
 }
 

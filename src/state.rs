@@ -19,7 +19,8 @@ use nix::unistd::Pid;
 use rustix::fs::Dir;
 use serde::{Deserialize, Serialize};
 
-use crate::error::refused;
+use crate::error::{refused, warn};
+use crate::sandbox::cgroup;
 
 /// Where the live state is unless `--root` says otherwise. A reboot loses it.
 pub const DEFAULT_ROOT: &str = "/run/minirun";
@@ -169,8 +170,16 @@ impl State {
         if just_made || lock.metadata().is_ok_and(|locked| locked.ino() != found.ino()) {
             return Ok(false);
         }
-        if let Some(record) = read_record(&lock) {
-            end_orphan(&record);
+        let record = read_record(&lock);
+        if let Some(record) = &record {
+            end_orphan(record);
+        }
+        if let Err(error) = cgroup::remove_leftover(&file.id) {
+            // The file stays, so that the next command tries it again.
+            warn(&format!("{error:#}"));
+            return Ok(true);
+        }
+        if let Some(record) = record {
             let name = self.root.join("names").join(&record.name);
             let _removing = self.lock_names()?;
             if valid_name(&record.name) && fs::read_link(&name).is_ok_and(|id| id == Path::new(&record.id)) {
