@@ -235,7 +235,10 @@ fn stands_still(container: &Resident) -> bool {
 fn gather_and_release(host: &Host) {
     let container = Resident::of(host, &[], COUNTS);
     let before = std::fs::read_to_string(format!("/proc/{}/cgroup", container.init)).expect("its groups");
+    let used = || Usage::of(&container.groups(), || container.processes()).cpu_ns;
+    let used_before = used();
     let freezer = Freezer::gather(&container.id, || container.processes()).expect("gather");
+    assert!(used() >= used_before, "what it used before it was frozen counts");
     assert!(is_frozen_in_kernel(freezer.group()) && cgroup::is_frozen(&container.groups()));
     assert!(stands_still(&container), "{}", container.running.stdout());
     // Another command thaws it, which knows the ID alone.
@@ -292,7 +295,7 @@ fn state(pid: i32) -> Option<String> {
 
 host_test!(a_leftover_of_any_kind_is_removed, |host| {
     // Frozen, with a process and a group in it that its program made.
-    for (kind, freeze) in [("cgroup2", "echo 1 >$g/cgroup.freeze"), ("freezer", "echo FROZEN >$g/freezer.state")] {
+    for (kind, file, value) in [("cgroup2", "cgroup.freeze", "1"), ("freezer", "freezer.state", "FROZEN")] {
         let script = format!(
             "exec >/dev/null 2>&1
              m=$(awk '$3 == \"{kind}\" || $3 == \"cgroup\" && $2 ~ /{kind}$/ {{ print $2; exit }}' /proc/mounts)
@@ -300,7 +303,7 @@ host_test!(a_leftover_of_any_kind_is_removed, |host| {
              g=$m/minirun/leftover; mkdir -p $g/below
              sleep 1000 & echo $! >$g/below/cgroup.procs
              sleep 1000 & echo $! >$g/cgroup.procs
-             {freeze}"
+             echo {value} >$g/below/{file}; echo {value} >$g/{file}"
         );
         // Nobody who may be frozen has its output.
         if host.sh(&script).run().code == 0 {

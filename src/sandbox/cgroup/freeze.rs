@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
-use super::group::{remove_all, remove_base};
+use super::group::{groups_below, remove_all, remove_base};
 use super::hierarchy::{self, Hierarchy, Version};
 use super::{BASE, add, groups_of, plan, processes_in, wait_until, write};
 use crate::error::refused;
@@ -59,11 +59,8 @@ impl Switch {
     /// Turned, and come about.
     fn bring_about(&self, frozen: bool) -> Result<()> {
         self.turn(frozen)?;
-        let done = wait_until(|| {
-            // Version 1 goes on with what it left unfinished only when it is told again.
-            self.is_frozen() == frozen || { self.turn(frozen).is_err() || self.is_frozen() == frozen }
-        });
-        if done && self.is_frozen() == frozen {
+        // Version 1 goes on with what it left unfinished when it is told again.
+        if wait_until(|| self.is_frozen() == frozen || (self.turn(frozen).is_ok() && self.is_frozen() == frozen)) {
             return Ok(());
         }
         if frozen {
@@ -95,6 +92,14 @@ pub fn thaw(groups: &[PathBuf]) -> Result<()> {
     switches(groups).iter().try_for_each(|(group, switch)| {
         switch.bring_about(false).with_context(|| format!("thaw cgroup `{}`", group.display()))
     })
+}
+
+/// Lets the processes of a group and of those below it go on, without waiting until they do.
+pub fn let_go(group: &Path) {
+    groups_below(group).iter().for_each(|below| let_go(below));
+    if let Some(switch) = Switch::of(group) {
+        let _ = switch.turn(false);
+    }
 }
 
 /// Whether they stand still.
@@ -131,10 +136,12 @@ impl Freezer {
         // Before anybody is in it, so that nobody can be in it whose way back is not known.
         setxattr(&self.group, CAME_FROM, from.as_os_str().as_encoded_bytes(), XattrFlags::empty())
             .with_context(|| format!("set attribute `{CAME_FROM}` of `{}`", self.group.display()))?;
-        self.move_in(processes)?;
-        freeze(std::slice::from_ref(&self.group))?;
-        // A parent may have ended between the pass that saw it and the one that would have seen its child.
-        self.move_in(processes)
+        // Twice: a parent may have ended between the pass that saw it and the one that would have seen its child.
+        for _ in 0..2 {
+            self.move_in(processes)?;
+            freeze(std::slice::from_ref(&self.group))?;
+        }
+        Ok(())
     }
 
     /// Until a pass finds nobody who is not in it: what is in it forks into it.
@@ -153,8 +160,7 @@ impl Freezer {
 
     /// The group that was made for the container `id`, if there is one.
     pub fn find(id: &str) -> Result<Option<Self>> {
-        let gathered = |group: &PathBuf| getxattr(group, CAME_FROM, &mut [0u8; 0]).is_ok();
-        Ok(groups_of(id)?.into_iter().find(gathered).map(|group| Self { group }))
+        Ok(groups_of(id)?.into_iter().find(|group| is_gathered(group)).map(|group| Self { group }))
     }
 
     /// Its directory.
@@ -184,6 +190,11 @@ impl Freezer {
         remove_base(&self.group);
         Ok(())
     }
+}
+
+/// Whether a group was made for freezing: then it counts only what was used since.
+pub fn is_gathered(group: &Path) -> bool {
+    getxattr(group, CAME_FROM, &mut [0u8; 0]).is_ok()
 }
 
 fn is_alive(pid: i32) -> bool {

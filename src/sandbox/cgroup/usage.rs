@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::freeze::is_gathered;
 use super::processes::stat;
 
 /// What a container uses now, and has used.
@@ -26,6 +27,7 @@ pub struct Usage {
 impl Usage {
     /// Of the groups of a container; `processes` is asked only for what they do not say.
     pub fn of(groups: &[PathBuf], processes: impl FnOnce() -> Vec<i32>) -> Self {
+        let groups: Vec<&PathBuf> = groups.iter().filter(|group| !is_gathered(group)).collect();
         let read = |file: &str| groups.iter().find_map(|group| number(&group.join(file)));
         let field = |file: &str, name: &str| groups.iter().find_map(|group| field(&group.join(file), name));
         let cpu = read("cpuacct.usage").or_else(|| Some(field("cpu.stat", "usage_usec")? * 1000));
