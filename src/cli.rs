@@ -159,6 +159,9 @@ pub struct RunArgs {
     /// all), seccomp=FILE|unconfined, no-new-privileges=false
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
+    /// Limits by cgroups.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Set a resource limit, as nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,
@@ -232,6 +235,29 @@ impl RunArgs {
         again.pidfile = again.pidfile.map(std::path::absolute).transpose()?;
         Ok(serde_json::to_vec(&again)?)
     }
+}
+
+/// Options of `run` that set limits by cgroups.
+#[derive(Debug, Default, Clone, Args, Serialize, Deserialize)]
+pub struct LimitArgs {
+    /// Most memory, as 512m
+    #[arg(short, long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// Most memory and swap together; as much as --memory is no swap, -1 is all of it
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Most processor time, in processors, as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<String>,
+    /// Processors to run on, as 0-1,3
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Weight against others where processors are short; 1024 is usual
+    #[arg(long, value_name = "NUMBER")]
+    pub cpu_shares: Option<u64>,
+    /// Most processes and threads; -1 is no limit
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub pids_limit: Option<i64>,
 }
 
 /// How a listing is printed.

@@ -23,31 +23,47 @@ use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
 use crate::reaper;
+use crate::sandbox::cgroup::Entrance;
 use crate::sandbox::devices::{self, Terminal};
 use crate::sandbox::{credentials, masks, mounts, rootfs};
 use crate::sync::End;
 use crate::sys;
 
-/// Becomes the program of `plan`. `reaper` is the sealed copy of this program that is process 1 under `--init`.
-/// `pipes` are its standard streams, where they are held.
-pub fn run(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>, pipes: Option<&Pipes>) -> ! {
+/// What the new process is given, beside the plan.
+#[derive(Debug)]
+pub struct Given<'a> {
+    /// The socket to the parent.
+    pub parent: &'a End,
+    /// The sealed copy of this program that is process 1 under `--init`.
+    pub reaper: Option<&'a OwnedFd>,
+    /// Its standard streams, where they are held.
+    pub pipes: Option<&'a Pipes>,
+    /// What leads into the container's groups, if it has some.
+    pub cgroup: Option<&'a Entrance>,
+}
+
+/// Becomes the program of `plan`.
+pub fn run(plan: &Plan, given: &Given<'_>) -> ! {
     // Whatever happens, this process must not unwind into the code of the parent whose memory it has a copy of: the guards
     // there would undo what the parent is doing.
-    let outcome = catch_unwind(AssertUnwindSafe(|| become_program(plan, parent, reaper, pipes)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| become_program(plan, given)));
     let (code, error) = match outcome {
         Ok(Err(error)) => (exit_code_of(&error), format!("{error:#}")),
         Ok(Ok(never)) => match never {},
         Err(_) => (EXIT_FAILED, "start the container: a bug of minirun's stopped its process".to_owned()),
     };
     // Where minirun is gone nobody listens, and nobody needs to.
-    let _ = parent.failed(code, &error);
+    let _ = given.parent.failed(code, &error);
     sys::exit_now(code)
 }
 
-fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>, pipes: Option<&Pipes>) -> Result<Infallible> {
+fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
+    let Given { parent, reaper, pipes, cgroup } = *given;
     // Before anything else, so that a killed minirun takes this process along. If it was killed before this line, the end of
     // its socket is found further down.
     die_with_parent()?;
+    // Before anything that uses memory, so that it counts.
+    cgroup.map_or(Ok(()), Entrance::enter)?;
     rustix::process::setsid().context("make a session")?;
     // First of all the socket: the parent configures the network by it while this process goes on.
     let netlink = (plan.network.mode != Mode::Host).then(Rtnl::open).transpose()?;

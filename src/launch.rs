@@ -11,13 +11,15 @@ use nix::libc;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::error::{self, Advice};
+use crate::error::{self, Advice, warn};
 use crate::held::{self, Held, Pipes};
 use crate::holder::Caller;
+use crate::init::Given;
 use crate::log::{Stream, Writer};
 use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
+use crate::sandbox::cgroup::{self, Cgroup, Entrance};
 use crate::state::{self, Entry, Exit, Found, State};
 use crate::supervise::{Io, Signals, Watch};
 use crate::sync::{self, End, FromChild};
@@ -46,6 +48,7 @@ pub fn run(
 struct Launched {
     state: State,
     entry: Entry,
+    cgroup: Option<Cgroup>,
     container: Container,
     io: Io,
 }
@@ -56,6 +59,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         None => state.reserve(&plan.record)?,
         Some(found) => state.revive(found, &plan.record)?,
     };
+    let cgroup = plan.cgroup.as_ref().map(cgroup::Plan::make).transpose()?;
     plan.network.prepare()?;
     let detached = plan.record.detached;
     let uid = plan.process.user.uid;
@@ -63,7 +67,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     let (ends, given) = pipes.then(|| held::make_pipes(uid, plan.process.interactive)).transpose()?.unzip();
     // The log last: it is told of in the record, and goes with the entry.
     let log = if detached { open_log(plan)? } else { None };
-    let container = spawn(plan, given)?;
+    let container = spawn(plan, given, cgroup.as_ref().map(Cgroup::entrance))?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
     plan.record.pid = Some(container.pid());
@@ -100,7 +104,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         error::print(&format!("{}\n", plan.record.id))?;
         command.let_go()?;
     }
-    Ok(Launched { state, entry, container, io })
+    Ok(Launched { state, entry, cgroup, container, io })
 }
 
 fn until_end(
@@ -109,7 +113,7 @@ fn until_end(
     signals: &mut Signals,
     caller: Option<Caller>,
 ) -> (Option<Caller>, Result<u8>) {
-    let Launched { state, mut entry, mut container, io } = launched;
+    let Launched { state, mut entry, cgroup, mut container, io } = launched;
     let mut swept = Ok(());
     // The first part at any rate, the rest as long as the container runs. That it fails does not end the container.
     let mut sweep = state.sweep().map_err(|error| swept = Err(error)).ok();
@@ -137,7 +141,10 @@ fn until_end(
     let init = record.borrow().1.process.init;
     let watch = Watch::new(&mut container, signals, io, init);
     let (caller, outcome) = watch.until_end(caller, let_go, work);
-    let ended = outcome.and_then(|code| entry.end(Exit::now(code, false)).and(swept).map(|()| code));
+    let ended = outcome.and_then(|code| {
+        let (oom, removed) = cgroup.map_or((false, Ok(())), |cgroup| end_groups(cgroup, &plan.record.name));
+        entry.end(Exit::now(code, oom)).and(removed).and(swept).map(|()| code)
+    });
     (caller, ended)
 }
 
@@ -151,6 +158,15 @@ fn open_log(plan: &Plan) -> Result<Option<Writer>> {
     Ok(Some(Writer::open(directory, &plan.log)?))
 }
 
+/// Removes the groups, in which nobody is any more. Whether the memory limit ended a process, which is told.
+fn end_groups(cgroup: Cgroup, name: &str) -> (bool, Result<()>) {
+    let oom = cgroup::oom_killed(cgroup.groups());
+    if oom {
+        warn(&format!("container {name}: a process was ended by the memory limit: give more with --memory"));
+    }
+    (oom, cgroup.remove())
+}
+
 /// A container's first process, until it is known to have ended: killed and reaped on drop.
 #[derive(Debug)]
 pub struct Container {
@@ -159,20 +175,24 @@ pub struct Container {
     ended: bool,
 }
 
-fn spawn(plan: &Plan, pipes: Option<Pipes>) -> Result<Container> {
+fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result<Container> {
     let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
     let (ours, theirs) = sync::pair()?;
-    let mut flags =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    // With groups of its own the child makes that namespace when it is in them.
+    if cgroup.is_none() {
+        flags |= libc::CLONE_NEWCGROUP;
+    }
     if plan.network.mode != Mode::Host {
         flags |= libc::CLONE_NEWNET;
     }
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
-    match sys::clone3(flags as u64) {
+    match sys::clone3(flags as u64, cgroup.and_then(Entrance::birthplace)) {
         Ok(Side::Parent(child)) => Ok(Container { child, socket: ours, ended: false }),
         Ok(Side::Child) => {
             drop(ours);
-            init::run(plan, &theirs, reaper.as_ref(), pipes.as_ref())
+            let given = Given { parent: &theirs, reaper: reaper.as_ref(), pipes: pipes.as_ref(), cgroup };
+            init::run(plan, &given)
         }
         Err(error) => {
             let remedy = match error.raw_os_error() {

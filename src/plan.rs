@@ -22,6 +22,7 @@ use crate::log;
 use crate::net::names::{Resolvers, hosts};
 use crate::net::{Mode, Network};
 use crate::options;
+use crate::sandbox::cgroup;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
 use crate::sandbox::seccomp::Filter;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub files: Vec<(&'static str, String)>,
     /// Its network.
     pub network: Network,
+    /// Its cgroups, where it has limits.
+    pub cgroup: Option<cgroup::Plan>,
     /// What runs in it.
     pub process: Process,
     /// Where its log is, if it has one, and how large that may become.
@@ -111,6 +114,7 @@ impl Plan {
         let id_files = [args.cidfile.clone(), args.pidfile.clone()];
         let detach_keys = DetachKeys::parse(args.detach_keys.as_deref().unwrap_or(DETACH_KEYS))?;
         let log = log::Options::parse(&args.log_opt)?;
+        let cgroup = cgroup::Limits::of(&args.limits)?.map(|limits| limits.plan(&id)).transpose()?;
         let mut record = begin_record(args, &log_directory, config, again)?;
 
         // Only a bridged container asks them.
@@ -146,6 +150,7 @@ impl Plan {
             mounts,
             files,
             network,
+            cgroup,
             process,
             log_directory,
             log,

@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -37,13 +37,21 @@ pub enum Side {
 ///
 /// Errors: `EPERM` without `CAP_SYS_ADMIN`, `ENOSPC` at a limit of namespaces, `EINVAL` for a namespace that the kernel was
 /// built without.
-pub fn clone3(flags: u64) -> io::Result<Side> {
+///
+/// With `cgroup`, the directory of a cgroup of version 2, the new process is born in it (`CLONE_INTO_CGROUP`).
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid `clone_args`: every field is an integer and zero means "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        // The crate's constant has too few bits.
+        const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: `args` lives across the call and has the size that is passed. No stack and no CLONE_VM: the child goes on with
     // its own copy of this stack, as after fork. The process has one thread (asserted by the caller), so no lock is held by
     // a thread that the child lacks.
@@ -280,6 +288,7 @@ pub fn set_title(title: &str) {
     // SAFETY: as above, for the strings of the environment. The list of pointers to them stays, and they are empty strings
     // from now on, which std::env passes over.
     unsafe { std::ptr::write_bytes(environment as *mut u8, 0, end - environment) };
+}
 
 /// Puts this thread, and what it executes, under a system call filter (seccomp(2), `SECCOMP_SET_MODE_FILTER`).
 pub fn install_filter(program: &[Instruction], flags: u32) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! Everything here runs in the child, called by `init.rs` in its order, but for `user.rs` and the choice in
 //! `seccomp/`, which `plan.rs` asks.
 
+pub mod cgroup;
 pub mod credentials;
 pub mod devices;
 pub mod masks;

@@ -28,7 +28,8 @@ pub use entry::Entry;
 pub use find::{Found, Waited};
 pub use record::{Exit, Record, Status, boot_id, now, start_time};
 
-use crate::error::refused;
+use crate::error::{refused, warn};
+use crate::sandbox::cgroup;
 
 /// Where the live state is unless `--root` says otherwise. A reboot loses it.
 pub const DEFAULT_ROOT: &str = "/run/minirun";
@@ -193,6 +194,11 @@ impl State {
             return Ok(Swept::Gone);
         };
         end_orphan(&record);
+        if let Err(error) = cgroup::remove_leftover(&place.id) {
+            // The directory stays, so that the next command tries it again.
+            warn(&format!("{error:#}"));
+            return Ok(Swept::Gone);
+        }
         remove_if_there(&place.path.join("attach"))?;
         if record.remove || record.pid.is_none() && record.exit.is_none() {
             self.forget(&record, &place.path)?;
