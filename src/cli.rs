@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::image::ImageArgs;
 use crate::net::Mode;
+use crate::sandbox::openings::OpeningArgs;
 use crate::state::DEFAULT_ROOT;
 
 /// A minimal, daemonless container runtime whose subject is networking modes
@@ -131,6 +132,12 @@ pub struct RunArgs {
     /// Drop a capability (or ALL)
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     pub cap_drop: Vec<String>,
+    /// Security option: systempaths=unconfined leaves all of /proc and /sys in sight, and settings of the host in reach
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub security_opt: Vec<String>,
+    /// What of the sandbox is opened.
+    #[command(flatten)]
+    pub openings: OpeningArgs,
     /// Set a resource limit, as nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,

@@ -61,7 +61,7 @@ pub fn tmpfs(text: &str) -> Result<Mount> {
 }
 
 /// Where something may be mounted: not over the root, nor where the kernel's own file systems are.
-fn target_path(path: &Path) -> Result<PathBuf> {
+pub fn target_path(path: &Path) -> Result<PathBuf> {
     if !path.is_absolute() {
         bail!("`{}` is not absolute", path.display());
     }
@@ -75,6 +75,19 @@ fn target_path(path: &Path) -> Result<PathBuf> {
         bail!("nothing can be mounted on `{}`", path.display());
     }
     Ok(path)
+}
+
+/// Whether the options `--security-opt` leave the paths of the kernel masked: `systempaths=unconfined` does not. Those of
+/// other names are not looked at.
+pub fn systempaths(security: &[String]) -> Result<bool> {
+    let mut masked = true;
+    for value in security.iter().filter_map(|text| text.strip_prefix("systempaths")) {
+        match value {
+            "=unconfined" => masked = false,
+            _ => bail!("set security option `systempaths{value}`: systempaths=unconfined is the only one"),
+        }
+    }
+    Ok(masked)
 }
 
 /// `NAME=SOFT[:HARD]`, as docker's: `-1` and `unlimited` are no limit.

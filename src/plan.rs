@@ -22,6 +22,7 @@ use crate::net::{Mode, Network};
 use crate::options;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
+use crate::sandbox::openings::Openings;
 use crate::sandbox::user::{self, User};
 use crate::state::{self, Record};
 
@@ -42,6 +43,10 @@ pub struct Plan {
     pub read_only: bool,
     /// Volumes and tmpfs, outer ones first.
     pub mounts: Vec<Mount>,
+    /// Devices and sizes beyond the usual.
+    pub openings: Openings,
+    /// Whether paths of /proc and /sys are masked or read-only.
+    pub masked: bool,
     /// Name below /etc and text of the files that minirun writes.
     pub files: Vec<(&'static str, String)>,
     /// Its network.
@@ -76,7 +81,8 @@ pub struct Process {
 impl Plan {
     /// Decides a container from the options of `run`.
     pub fn from_run(args: &RunArgs, data_root: &Path) -> Result<Self> {
-        let Options { id, name, hostname, mounts, limits, capabilities, sysctls, hosts, env } = Options::of(args)?;
+        let Options { id, name, hostname, mounts, openings, masked, limits, capabilities, sysctls, hosts, env } =
+            Options::of(args)?;
         let (label, lower, image, words) = root(args, data_root, true)?;
         let config = image.as_ref().map(|image| &image.config);
         let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
@@ -104,7 +110,8 @@ impl Plan {
         };
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
         let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
-        Ok(Self { record, hostname, lower, image, read_only: args.read_only, mounts, files, network, process })
+        let read_only = args.read_only;
+        Ok(Self { record, hostname, lower, image, read_only, mounts, openings, masked, files, network, process })
     }
 }
 
@@ -125,6 +132,8 @@ struct Options {
     name: String,
     hostname: String,
     mounts: Vec<Mount>,
+    openings: Openings,
+    masked: bool,
     limits: Vec<Limit>,
     capabilities: CapsHashSet,
     sysctls: Vec<(String, String)>,
@@ -154,6 +163,8 @@ impl Options {
             name,
             hostname,
             mounts: mounts(args)?,
+            openings: Openings::of(&args.openings)?,
+            masked: options::systempaths(&args.security_opt)?,
             limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
             capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
             sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
@@ -185,6 +196,9 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         && let Some(key) = args.sysctl.iter().find(|key| key.starts_with("net"))
     {
         bail!("set `{key}`: with --net=host it would be the host's setting");
+    }
+    if let Some(other) = args.security_opt.iter().find(|text| !text.starts_with("systempaths=")) {
+        bail!("set security option `{other}`: systempaths=unconfined is the only one");
     }
     if args.tty && args.interactive && !rustix::termios::isatty(std::io::stdin()) {
         return Err(refused("make a terminal: standard input is not one", "leave out -t"));
