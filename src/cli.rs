@@ -13,6 +13,7 @@ use crate::commands::image::ImageArgs;
 use crate::commands::logs::LogsArgs;
 use crate::commands::stop::{KillArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs};
 use crate::net::Mode;
+use crate::sandbox::openings::OpeningArgs;
 use crate::state::DEFAULT_ROOT;
 
 /// A minimal, daemonless container runtime whose subject is networking modes
@@ -156,12 +157,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     pub cap_drop: Vec<String>,
     /// Loosen or change a guard: allow=NAME (io_uring, userns, keyring, tiocsti, a family of sockets as vsock, or sockets for
-    /// all), seccomp=FILE|unconfined, no-new-privileges=false
+    /// all), seccomp=FILE|unconfined, no-new-privileges=false, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
     /// Limits by cgroups.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// What of the sandbox is opened.
+    #[command(flatten)]
+    pub openings: OpeningArgs,
     /// Set a resource limit, as nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,

@@ -25,7 +25,7 @@ use crate::plan::Plan;
 use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
 use crate::sandbox::devices::{self, Terminal};
-use crate::sandbox::{credentials, masks, mounts, rootfs};
+use crate::sandbox::{credentials, host_devices, masks, mounts, rootfs};
 use crate::sync::End;
 use crate::sys;
 
@@ -76,17 +76,20 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     let sources = mounts::copy_sources(&plan.mounts)?;
     rootfs::assemble(&plan.lower, &plan.files)?;
     mounts::kernel_file_systems()?;
-    devices::make()?;
+    devices::make(plan.openings.shm_size)?;
     let terminal = plan.process.terminal.then(|| devices::make_terminal(plan.process.user.uid)).transpose()?;
     // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
     let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
     mounts::place(root.as_fd(), &plan.mounts, sources)?;
+    host_devices::give(root.as_fd(), &plan.openings.devices)?;
     // Made before the root becomes read-only, and entered when it is the root.
     let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     // The settings are written through a descriptor from before /proc/sys becomes read-only, which no name leads to.
     let settings = openat(CWD, "proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
         .context("open `/proc/sys`")?;
-    masks::apply()?;
+    if plan.masked {
+        masks::apply()?;
+    }
     drop(root);
     rootfs::pivot(plan.read_only)?;
 

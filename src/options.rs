@@ -64,7 +64,7 @@ pub fn tmpfs(text: &str) -> Result<Mount> {
 }
 
 /// Where something may be mounted: not over the root, nor where the kernel's own file systems are.
-fn target_path(path: &Path) -> Result<PathBuf> {
+pub fn target_path(path: &Path) -> Result<PathBuf> {
     if !path.is_absolute() {
         bail!("`{}` is not absolute", path.display());
     }

@@ -25,6 +25,7 @@ use crate::options;
 use crate::sandbox::cgroup;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
+use crate::sandbox::openings::Openings;
 use crate::sandbox::seccomp::Filter;
 use crate::sandbox::user::{self, User};
 use crate::security::SecurityOptions;
@@ -48,6 +49,10 @@ pub struct Plan {
     pub read_only: bool,
     /// Volumes and tmpfs, outer ones first.
     pub mounts: Vec<Mount>,
+    /// Devices and sizes beyond the usual.
+    pub openings: Openings,
+    /// Whether paths of /proc and /sys are masked or read-only.
+    pub masked: bool,
     /// Name below /etc and text of the files that minirun writes.
     pub files: Vec<(&'static str, String)>,
     /// Its network.
@@ -98,7 +103,7 @@ pub struct Process {
 impl Plan {
     /// Decides a container from the options of `run`; `again` is the one that is started again.
     pub fn from_run(args: &RunArgs, data_root: &Path, again: Option<&Record>) -> Result<Self> {
-        let Options { id, name, hostname, mounts, limits, capabilities, security, sysctls, hosts, env } =
+        let Options { id, name, hostname, mounts, openings, limits, capabilities, security, sysctls, hosts, env } =
             Options::of(args, again)?;
         let (label, lower, image, words) = root(args, data_root, true)?;
         let config = image.as_ref().map(|image| &image.config);
@@ -148,6 +153,8 @@ impl Plan {
             image,
             read_only,
             mounts,
+            openings,
+            masked: !security.system_paths_unconfined,
             files,
             network,
             cgroup,
@@ -217,6 +224,7 @@ struct Options {
     name: String,
     hostname: String,
     mounts: Vec<Mount>,
+    openings: Openings,
     limits: Vec<Limit>,
     capabilities: CapsHashSet,
     security: SecurityOptions,
@@ -248,6 +256,7 @@ impl Options {
             name,
             hostname,
             mounts: mounts(args)?,
+            openings: Openings::of(&args.openings)?,
             limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
             capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
             security: SecurityOptions::parse(&args.security_opt)?,

@@ -4,8 +4,10 @@
 //! usual nodes is a mount of its own that was made before. The nodes are the container's own too: changing the mode of its
 //! `/dev/null` does not change the host's.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::libc;
@@ -37,10 +39,25 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "dev/core"),
 ];
 
-/// Mounts and fills `dev` below the working directory. The umask must be 0.
+/// Whether every container has this device under this name.
+pub fn is_usual(target: &Path, number: u64) -> bool {
+    NODES.iter().any(|(name, major, minor)| is_named(target, name) && number == makedev(*major, *minor))
+}
+
+/// Whether something of the container's own is there in `/dev`.
+pub fn is_taken(target: &Path) -> bool {
+    let links = LINKS.iter().map(|(_, link)| *link);
+    NODES.iter().map(|(name, ..)| *name).chain(links).chain(["dev/console"]).any(|name| is_named(target, name))
+}
+
+fn is_named(target: &Path, name: &str) -> bool {
+    target.strip_prefix("/").is_ok_and(|target| target == Path::new(name))
+}
+
+/// Mounts and fills `dev` below the working directory; `shm_size` bytes fit into `/dev/shm`. The umask must be 0.
 ///
 /// By plain names: everything here was made a moment ago and nobody else sees it.
-pub fn make() -> Result<()> {
+pub fn make(shm_size: u64) -> Result<()> {
     mount_bind(rootfs::DEV, "dev").context("mount `/dev`")?;
     for (name, major, minor) in NODES {
         let failed = || format!("make device `/{name}`");
@@ -49,10 +66,11 @@ pub fn make() -> Result<()> {
         mount_bind(name, name).with_context(failed)?;
     }
     mount_setattr(CWD, c"dev", false, libc::MOUNT_ATTR_NODEV, 0, 0).context("close `/dev` to other devices")?;
+    let shm = CString::new(format!("mode=1777,size={shm_size}"))?;
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for (path, kind, flags, options) in [
         ("dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
-        ("dev/shm", "tmpfs", closed, c"mode=1777,size=65536k"),
+        ("dev/shm", "tmpfs", closed, shm.as_c_str()),
         ("dev/mqueue", "mqueue", closed, c""),
     ] {
         mkdirat(CWD, path, Mode::from_raw_mode(0o755)).with_context(|| format!("make `/{path}`"))?;

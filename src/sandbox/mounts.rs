@@ -101,7 +101,7 @@ pub fn place(root: BorrowedFd<'_>, mounts: &[Mount], sources: Vec<Option<Detache
 }
 
 /// A link of the image may lead a volume to where its name does not: over the kernel's own files nothing is mounted.
-fn refuse_kernel_files(target: BorrowedFd<'_>) -> Result<()> {
+pub fn refuse_kernel_files(target: BorrowedFd<'_>) -> Result<()> {
     const KERNEL: [i64; 4] =
         [0x9fa0 /* proc */, 0x6265_6572 /* sysfs */, 0x1cd1 /* devpts */, 0x1980_0202 /* mqueue */];
     if KERNEL.contains(&fstatfs(target)?.f_type) {

@@ -19,7 +19,7 @@ use rustix::process::pivot_root;
 
 /// Where the layers are put together. `/run` is on every host; in this mount namespace, which nobody else sees, it is
 /// covered, so the names below it are ours and need no quoting in mount options.
-const STAGE: &str = "/run";
+pub const STAGE: &str = "/run";
 const UPPER: &str = "/run/upper";
 const WORK: &str = "/run/work";
 const MERGED: &str = "/run/merged";

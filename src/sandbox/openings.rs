@@ -1,0 +1,96 @@
+//! What of the sandbox is opened, or set otherwise, on request: the words, and what they mean.
+//!
+//! [`OpeningArgs`] is a part of the options of `run`; `plan.rs` makes [`Openings`] of it before the first side effect.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::host_devices::{self, Device};
+
+/// Docker's.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// Options that open the sandbox.
+#[derive(Debug, Default, Clone, Args, Serialize, Deserialize)]
+pub struct OpeningArgs {
+    /// Size of /dev/shm, as 512k, 64m (the default) or 1g
+    #[arg(long, value_name = "SIZE")]
+    pub shm_size: Option<String>,
+    /// Give a device of the host, or all that are in a directory
+    #[arg(long, value_name = "HOSTPATH[:PATH[:rwm]]")]
+    pub device: Vec<String>,
+}
+
+/// What is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Openings {
+    /// Bytes that fit into `/dev/shm`.
+    pub shm_size: u64,
+    /// Devices beyond the usual ones.
+    pub devices: Vec<Device>,
+}
+
+impl Openings {
+    /// Decides them, with a look at the host's devices.
+    pub fn of(args: &OpeningArgs) -> Result<Self> {
+        let mut devices: Vec<Device> = Vec::new();
+        for text in &args.device {
+            for device in host_devices::find(text)? {
+                if devices.iter().any(|other| other.target == device.target) {
+                    bail!("give device `{}`: asked for twice", device.target.display());
+                }
+                devices.push(device);
+            }
+        }
+        let shm_size = match &args.shm_size {
+            Some(size) => bytes(size).with_context(|| format!("size /dev/shm to `{size}`"))?,
+            None => SHM_SIZE,
+        };
+        Ok(Self { shm_size, devices })
+    }
+}
+
+/// A number of bytes, as docker takes it: `b`, `k`, `m`, `g` or `t` may follow, in powers of 1024. Not zero, which to a tmpfs
+/// is no limit.
+fn bytes(text: &str) -> Result<u64> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &lower[digits.len()..] {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        unit => bail!("`{unit}` is not a unit, k, m and g are"),
+    };
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse::<u64>().ok().filter(|number| plain && *number > 0);
+    let size = number.and_then(|number| number.checked_mul(1 << shift)).filter(|size| *size <= i64::MAX as u64);
+    size.context("it is not a size: a number from 1 on, and k, m or g, is wanted")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [("1", 1), ("7b", 7), ("64m", 64 << 20), ("2KiB", 2048), ("1G", 1 << 30)] {
+            assert_eq!(bytes(text).unwrap(), size);
+        }
+        for bad in ["", "0", "0m", "m", "-1", "+1", "1x", "1.5g", "16777216t", "99999999999999999999"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "\\PC{0,20}") {
+            let _ = bytes(&text);
+            let _ = host_devices::find(&text);
+        }
+    }
+}
