@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::attach::AttachArgs;
+use crate::commands::exec::ExecArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::logs::LogsArgs;
 use crate::commands::stop::{KillArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs};
@@ -49,6 +50,8 @@ pub enum Verb {
     Run(Box<RunArgs>),
     /// List containers
     Ps(PsArgs),
+    /// Run a further program in a container, or a program of this host in its network
+    Exec(ExecArgs),
     /// Show what a detached container wrote
     Logs(LogsArgs),
     /// Take over the terminal or the streams of a detached container

@@ -21,7 +21,7 @@ use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_co
 use crate::held::Pipes;
 use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
-use crate::plan::Plan;
+use crate::plan::{Plan, Process};
 use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
 use crate::sandbox::devices::{self, Terminal};
@@ -44,16 +44,21 @@ pub struct Given<'a> {
 
 /// Becomes the program of `plan`.
 pub fn run(plan: &Plan, given: &Given<'_>) -> ! {
+    carry_out(given.parent, || become_program(plan, given))
+}
+
+/// Does the work of a child, which is to become a program, and says why it could not.
+pub fn carry_out(parent: &End, work: impl FnOnce() -> Result<Infallible>) -> ! {
     // Whatever happens, this process must not unwind into the code of the parent whose memory it has a copy of: the guards
     // there would undo what the parent is doing.
-    let outcome = catch_unwind(AssertUnwindSafe(|| become_program(plan, given)));
+    let outcome = catch_unwind(AssertUnwindSafe(work));
     let (code, error) = match outcome {
         Ok(Err(error)) => (exit_code_of(&error), format!("{error:#}")),
         Ok(Ok(never)) => match never {},
         Err(_) => (EXIT_FAILED, "start the container: a bug of minirun's stopped its process".to_owned()),
     };
     // Where minirun is gone nobody listens, and nobody needs to.
-    let _ = given.parent.failed(code, &error);
+    let _ = parent.failed(code, &error);
     sys::exit_now(code)
 }
 
@@ -95,7 +100,7 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
 
     nix::unistd::sethostname(&plan.hostname).context("set the host name")?;
     rootfs::enter_working_directory(workdir, &plan.process.workdir)?;
-    connect_stdio(plan, terminal.as_ref(), pipes)?;
+    connect_stdio(&plan.process, terminal.as_ref(), pipes, false)?;
     umask(FileMode::from_raw_mode(0o022));
 
     parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
@@ -106,32 +111,41 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     plan.network.settings().try_for_each(|(key, value)| set(settings.as_fd(), key, value))?;
     drop(settings);
 
+    confine_and_execute(&plan.process, reaper, Some(parent))
+}
+
+/// Gives up what the process must not have, and becomes the program; `reaper` in its stead, if there is one. `parent` takes
+/// the process along when it ends.
+pub fn confine_and_execute(process: &Process, reaper: Option<&OwnedFd>, parent: Option<&End>) -> Result<Infallible> {
     sys::join_own_session_keyring().context("make a session keyring")?;
     sys::reset_signals().context("reset signals")?;
-    credentials::assume(&plan.process)?;
-    // Again: the kernel forgets it with a change of credentials (prctl(2)). Was minirun killed in between, nobody told us.
-    die_with_parent()?;
-    parent.parent_lives()?;
+    credentials::assume(process)?;
+    if let Some(parent) = parent {
+        // Again: the kernel forgets it with a change of credentials (prctl(2)). Was minirun killed in between, nobody told us.
+        die_with_parent()?;
+        parent.parent_lives()?;
+    }
     // Whatever minirun was started with, the program gets descriptors 0 to 2 and no other.
     sys::close_on_exec_from(3).context("close descriptors")?;
     // Last of all, so that a strict filter need not let through what only minirun does. Without no_new_privs it takes a
     // privilege that is gone here, and was installed before.
-    if let (Some(filter), true) = (&plan.process.filter, plan.process.no_new_privileges) {
+    if let (Some(filter), true) = (&process.filter, process.no_new_privileges) {
         filter.install()?;
     }
     match reaper {
-        Some(reaper) => reaper::execute(reaper, &plan.process.argv, &plan.process.env),
-        None => execute(&plan.process.argv, &plan.process.env),
+        Some(reaper) => reaper::execute(reaper, &process.argv, &process.env),
+        None => execute(&process.argv, &process.env),
     }
 }
 
-fn die_with_parent() -> Result<()> {
+/// Ends this process with its parent.
+pub fn die_with_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("set the parent death signal")
 }
 
 /// Gives the program its descriptors 0 to 2: the terminal, its pipes, or minirun's own; without `-i` it reads from
-/// `/dev/null`.
-fn connect_stdio(plan: &Plan, terminal: Option<&Terminal>, pipes: Option<&Pipes>) -> Result<()> {
+/// `/dev/null`, and if it is to be `mute` it writes there too.
+pub fn connect_stdio(process: &Process, terminal: Option<&Terminal>, pipes: Option<&Pipes>, mute: bool) -> Result<()> {
     let failed = "connect standard input and output";
     if let Some(terminal) = terminal {
         sys::set_controlling_terminal(&terminal.slave).context("take the terminal")?;
@@ -140,24 +154,27 @@ fn connect_stdio(plan: &Plan, terminal: Option<&Terminal>, pipes: Option<&Pipes>
         return dup2_stderr(&terminal.slave).context(failed);
     }
     // The container's own null device, not the host's: a program that is root can change its mode and owner.
-    let null =
-        openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty()).context("open `/dev/null`")?;
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let null = openat(CWD, "/dev/null", flags, FileMode::empty()).context("open `/dev/null`")?;
     let is_null = |fd: BorrowedFd<'_>| -> Result<bool> {
         let stat = fstat(fd).context(failed)?;
         Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3))
     };
+    if !is_null(null.as_fd())? {
+        bail!("{failed}: the container's `/dev/null` is not the null device");
+    }
     if let Some(Pipes { stdin, stdout, stderr }) = pipes {
         dup2_stdin(stdin.as_ref().unwrap_or(&null)).context(failed)?;
         dup2_stdout(stdout).context(failed)?;
         return dup2_stderr(stderr).context(failed);
     }
-    if !plan.process.interactive || is_null(stdin())? {
+    if !process.interactive || is_null(stdin())? {
         dup2_stdin(&null).context(failed)?;
     }
-    if is_null(stdout())? {
+    if mute || is_null(stdout())? {
         dup2_stdout(&null).context(failed)?;
     }
-    if is_null(stderr())? {
+    if mute || is_null(stderr())? {
         dup2_stderr(&null).context(failed)?;
     }
     Ok(())

@@ -20,6 +20,7 @@ use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
+use crate::sandbox::seccomp::Choice;
 use crate::state::{self, Entry, Exit, Found, State};
 use crate::supervise::{Io, Signals, Watch};
 use crate::sync::{self, End, FromChild};
@@ -75,6 +76,9 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     entry.commit(&plan.record)?;
     if let Some(arguments) = &plan.arguments {
         entry.write("arguments", arguments)?;
+    }
+    if let (Choice::File(_), Some(filter)) = (&plan.record.inside.security.seccomp, &plan.process.filter) {
+        entry.write("filter", &filter.to_bytes())?;
     }
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
     // its size first, and who is told the ID must find all of it.
@@ -210,6 +214,21 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
 }
 
 impl Container {
+    /// A further process of a container.
+    pub fn of(child: Child, socket: End) -> Self {
+        Self { child, socket, ended: false }
+    }
+
+    /// It may become the program.
+    pub fn go(&self) -> Result<()> {
+        self.socket.go()
+    }
+
+    /// Lets it live on by itself.
+    pub fn leave(mut self) {
+        self.ended = true;
+    }
+
     /// The process id of its first process on the host.
     pub fn pid(&self) -> i32 {
         self.child.pid
@@ -229,7 +248,7 @@ impl Container {
     }
 
     /// Waits until it could become the program; the terminal's side for minirun.
-    fn ready(&self) -> Result<Option<OwnedFd>> {
+    pub fn ready(&self) -> Result<Option<OwnedFd>> {
         match self.socket.next()? {
             FromChild::Ready(terminal) => Ok(terminal),
             // With the host's network nobody waited for this.
@@ -239,7 +258,7 @@ impl Container {
     }
 
     /// Returns when it has become the program.
-    fn running(&self) -> Result<()> {
+    pub fn running(&self) -> Result<()> {
         match self.socket.next()? {
             FromChild::Closed => Ok(()),
             other => Err(other.unexpected()),

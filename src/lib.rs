@@ -7,6 +7,7 @@ pub mod attach;
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod exec;
 pub mod held;
 pub mod holder;
 pub mod image;

@@ -15,8 +15,11 @@ const DATA_ROOT: &str = "/var/lib/minirun";
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match reaper::own_program() {
-        Ok(reaper::Program::SealedCopy) => return reaper::main(args).into(),
-        Ok(reaper::Program::File) => {}
+        // By the name that `execute` gave; any other is a command that goes on as a copy.
+        Ok(reaper::Program::SealedCopy) if args.first().is_some_and(|name| name == reaper::NAME) => {
+            return reaper::main(args).into();
+        }
+        Ok(_) => {}
         Err(error) => return error::report(&error).into(),
     }
     let outcome = match cli::parse(args) {
@@ -38,6 +41,7 @@ fn dispatch(cli: cli::Cli) -> Result<u8> {
     match cli.verb {
         Verb::Run(args) => return commands::run::run(&args, &cli.root, data_root),
         Verb::Ps(args) => commands::ps::ps(&args, &cli.root)?,
+        Verb::Exec(args) => return commands::exec::exec(&args, &cli.root),
         Verb::Logs(args) => commands::logs::logs(&args, &cli.root)?,
         Verb::Attach(args) => return commands::attach::attach(&args, &cli.root),
         Verb::Stop(args) => stop::stop(&args, &cli.root)?,

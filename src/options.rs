@@ -183,6 +183,21 @@ pub fn env_file(text: &str) -> Result<Vec<String>> {
         .collect()
 }
 
+/// What a command line says of the environment, in its order: files first. `NAME=VALUE` each.
+pub fn environment(files: &[PathBuf], entries: &[String]) -> Result<Vec<OsString>> {
+    let mut all = Vec::new();
+    for path in files {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+        all.extend(env_file(&text).with_context(|| format!("read `{}`", path.display()))?);
+    }
+    all.extend(entries.iter().cloned());
+    let mut values = Vec::new();
+    for text in &all {
+        values.extend(env(text, |name| std::env::var_os(name))?);
+    }
+    Ok(values)
+}
+
 /// `NAME=VALUE`, or `NAME` for the value that `outside` has; nothing where it has none.
 pub fn env(text: &str, outside: impl Fn(&str) -> Option<OsString>) -> Result<Option<OsString>> {
     let name = text.split('=').next().unwrap_or(text);

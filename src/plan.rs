@@ -29,7 +29,7 @@ use crate::sandbox::openings::Openings;
 use crate::sandbox::seccomp::Filter;
 use crate::sandbox::user::{self, User};
 use crate::security::SecurityOptions;
-use crate::state::{self, Record};
+use crate::state::{self, Inside, Record};
 use crate::terminal::{DETACH_KEYS, DetachKeys};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -131,6 +131,15 @@ impl Plan {
         (record.id, record.name, record.image) = (id, name, label);
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
         let filter = security.seccomp.filter(&capabilities)?;
+        record.inside = Inside {
+            env: env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect(),
+            workdir: workdir.clone(),
+            user: user.clone(),
+            capabilities: capabilities.iter().fold(0, |bits, capability| bits | capability.bitmask()),
+            limits: args.ulimit.clone(),
+            groups: cgroup.as_ref().map(cgroup::Plan::directories).unwrap_or_default(),
+            security: security.clone(),
+        };
         let no_new_privileges = security.no_new_privileges;
         let process = Process {
             argv,
@@ -262,7 +271,7 @@ impl Options {
             security: SecurityOptions::parse(&args.security_opt)?,
             sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
             hosts: args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,
-            env: environment(args)?,
+            env: options::environment(&args.env_file, &args.env)?,
         })
     }
 }
@@ -377,21 +386,6 @@ fn open_directory(path: &Path) -> Result<OwnedFd> {
         .with_context(|| format!("open `{}`", path.display()))
 }
 
-/// What the command line says of the environment, in its order: files first.
-fn environment(args: &RunArgs) -> Result<Vec<OsString>> {
-    let mut all = Vec::new();
-    for path in &args.env_file {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
-        all.extend(options::env_file(&text).with_context(|| format!("read `{}`", path.display()))?);
-    }
-    all.extend(args.env.iter().cloned());
-    let mut values = Vec::new();
-    for text in &all {
-        values.extend(options::env(text, |name| std::env::var_os(name))?);
-    }
-    Ok(values)
-}
-
 fn merge_environment(
     hostname: &str,
     user: &User,
@@ -405,11 +399,16 @@ fn merge_environment(
         all.push("TERM=xterm".into());
     }
     for entry in from_image.iter().map(OsString::from).chain(own.iter().cloned()) {
-        let name = |entry: &OsStr| entry.as_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
-        all.retain(|earlier| name(earlier) != name(&entry));
-        all.push(entry);
+        merge(&mut all, entry);
     }
     all.into_iter().map(|entry| CString::new(entry.into_vec()).context("set environment: a zero byte")).collect()
+}
+
+/// Adds `NAME=VALUE` to an environment, in the place of what it had of that name.
+pub fn merge(all: &mut Vec<OsString>, entry: OsString) {
+    let name = |entry: &OsStr| entry.as_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    all.retain(|earlier| name(earlier) != name(&entry));
+    all.push(entry);
 }
 
 fn workdir(args: &RunArgs, config: Option<&oci_spec::image::Config>) -> Result<PathBuf> {

@@ -65,7 +65,7 @@ pub fn sealed_copy() -> Result<OwnedFd> {
         fcntl_add_seals(&file, SEALS)?;
         Ok(file.into())
     };
-    copy().context("copy minirun's own program for --init")
+    copy().context("copy minirun's own program")
 }
 
 /// Becomes the init, which will start `argv`.
@@ -79,6 +79,27 @@ pub fn execute(copy: &OwnedFd, argv: &[CString], env: &[CString]) -> Result<Infa
         .remedy("it needs a static minirun, as ./scripts/build makes it")
 }
 
+/// Goes on as a sealed copy, from the beginning of the same command line, unless this process is one already.
+pub fn become_sealed_copy() -> Result<()> {
+    if own_program()? == Program::SealedCopy {
+        return Ok(());
+    }
+    let copy = sealed_copy()?;
+    let words = std::env::args_os().map(|word| CString::new(word.into_vec())).collect::<Result<Vec<_>, _>>()?;
+    match execveat(&copy, c"", &words, &environment()?, nix::fcntl::AtFlags::AT_EMPTY_PATH)
+        .context("run a copy of minirun")? {}
+}
+
+/// The environment as execve takes it.
+pub fn environment() -> Result<Vec<CString>> {
+    let entries = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        CString::new(name.into_vec())
+    });
+    Ok(entries.collect::<Result<_, _>>()?)
+}
+
 /// Starts the program that `args` names after the first word, and ends with its exit code.
 pub fn main(args: Vec<OsString>) -> u8 {
     match start(args) {
@@ -89,13 +110,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
 
 fn start(args: Vec<OsString>) -> Result<u8> {
     let argv = args.into_iter().skip(1).map(|word| CString::new(word.into_vec())).collect::<Result<Vec<_>, _>>()?;
-    let env = std::env::vars_os()
-        .map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            CString::new(name.into_vec())
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let env = environment()?;
     // All are blocked since before this process image: they are taken one by one below.
     let all = SigSet::all();
     let ForkResult::Parent { child } = sys::fork().context("start the program")? else {

@@ -192,6 +192,7 @@ impl<'a> Watch<'a> {
             Io::Held(held) => held.master(),
         };
         if let Some(signal) = served.key
+            && !self.init
             && master.is_some_and(|master| in_front(master, pid))
         {
             // The terminal sends the signal to the processes in front, but the kernel keeps it from a process 1 that

@@ -2,6 +2,7 @@
 
 pub mod attach;
 mod each;
+pub mod exec;
 pub mod image;
 pub mod logs;
 pub mod ps;

@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::libc;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, makedev, mkdirat, mknodat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstatfs, makedev, mkdirat, mknodat, openat};
 use rustix::mount::{MountFlags, OpenTreeFlags, mount, mount_bind, open_tree};
 use rustix::process::Uid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -91,15 +91,32 @@ pub struct Terminal {
     pub slave: OwnedFd,
 }
 
+/// Makes a further pseudo-terminal, in a container that runs and may have put anything into its `/dev`.
+pub fn open_terminal(uid: u32) -> Result<Terminal> {
+    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).context("open a pseudo-terminal")?;
+    if fstatfs(&master).context("open a pseudo-terminal")?.f_type != DEVPTS_SUPER_MAGIC {
+        bail!("open a pseudo-terminal: the container's `/dev/pts` is not the kernel's");
+    }
+    let slave = other_side(&master, uid)?;
+    Ok(Terminal { master, slave })
+}
+
+fn other_side(master: &OwnedFd, uid: u32) -> Result<OwnedFd> {
+    unlockpt(master).context("unlock the pseudo-terminal")?;
+    let slave = ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .context("open the other side of the pseudo-terminal")?;
+    fchown(&slave, Some(Uid::from_raw(uid)), None).context("give the pseudo-terminal to the user")?;
+    Ok(slave)
+}
+
 /// Makes a pseudo-terminal for user `uid`, and `/dev/console` for it. The other side is opened through the first one's
 /// descriptor, so no name is looked up.
 pub fn make_terminal(uid: u32) -> Result<Terminal> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = openat(CWD, "dev/pts/ptmx", flags, Mode::empty()).context("open a pseudo-terminal")?;
-    unlockpt(&master).context("unlock the pseudo-terminal")?;
-    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-        .context("open the other side of the pseudo-terminal")?;
-    fchown(&slave, Some(Uid::from_raw(uid)), None).context("give the pseudo-terminal to the user")?;
+    let slave = other_side(&master, uid)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let console = open_tree(&slave, "", flags).context("copy the mount of the pseudo-terminal")?;
     let target =

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FileType, OFlags, fstat};
+use serde::{Deserialize, Serialize};
 
 use super::rootfs::open_inside;
 
@@ -16,7 +17,7 @@ use super::rootfs::open_inside;
 const LIMIT: u64 = 1 << 20;
 
 /// Who a program runs as.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The user id.
     pub uid: u32,

@@ -26,7 +26,7 @@ use rustix::fs::Dir;
 
 pub use entry::Entry;
 pub use find::{Found, Waited};
-pub use record::{Exit, Record, Status, boot_id, now, start_time};
+pub use record::{Exit, Inside, Record, Status, boot_id, now, start_time};
 
 use crate::error::{refused, warn};
 use crate::sandbox::cgroup;

@@ -12,6 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::user::User;
+use crate::security::SecurityOptions;
+
 /// What is known of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -57,6 +60,27 @@ pub struct Record {
     pub log: Option<PathBuf>,
     /// How it ended, once it has.
     pub exit: Option<Exit>,
+    /// What a further process in it is to have.
+    pub inside: Inside,
+}
+
+/// The circumstances of the program, for a process that joins it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    /// `NAME=VALUE` each.
+    pub env: Vec<String>,
+    /// Where it starts.
+    pub workdir: PathBuf,
+    /// Who it is.
+    pub user: User,
+    /// What root may do: bit n is capability n.
+    pub capabilities: u64,
+    /// `--ulimit`.
+    pub limits: Vec<String>,
+    /// The filter of system calls, `no_new_privs`, and so on. The filter of a file is kept in the file `filter`.
+    pub security: SecurityOptions,
+    /// The directories of its cgroups.
+    pub groups: Vec<PathBuf>,
 }
 
 /// How a container ended.

@@ -102,10 +102,18 @@ impl Entrance {
     /// Child: enters the groups in which it was not born, and then makes its cgroup namespace, which has its root where the
     /// process is when it is made. So the container sees itself in `/` and no name of the host's.
     pub fn enter(&self) -> Result<()> {
+        self.join()?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).context("make the container's cgroup namespace")
+    }
+}
+
+impl Entrance {
+    /// A further process: enters the groups in which it was not born.
+    pub fn join(&self) -> Result<()> {
         for mut tasks in &self.tasks {
             tasks.write_all(b"0").context("enter the container's cgroup")?;
         }
-        unshare(CloneFlags::CLONE_NEWCGROUP).context("make the container's cgroup namespace")
+        Ok(())
     }
 }
 

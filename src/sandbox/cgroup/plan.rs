@@ -60,6 +60,13 @@ impl Setting {
     }
 }
 
+impl Plan {
+    /// Their directories.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        self.groups.iter().map(|group| group.path.clone()).collect()
+    }
+}
+
 impl Limits {
     /// Decides the groups of the container `id`. What the machine cannot do is refused here.
     pub fn plan(&self, id: &str) -> Result<Plan> {
