@@ -1,6 +1,7 @@
 //! The verbs: one file each, whose function is what `main` calls.
 
 pub mod image;
+pub mod logs;
 pub mod ps;
 pub mod run;
 pub mod system;

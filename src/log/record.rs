@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn numbers_of_files() {
         assert_eq!(file_number(b"2026-11-25T21:00:00Z minirun F file 17\nx"), Some(17));
-        for wrong in ["stdout F file 17", "minirun F file 17x", "minirun F file", "minirun F file 99999999999999999999"] {
+        for wrong in ["stdout F file 17", "minirun F file 17x", "minirun F file", "minirun F file 99999999999999999999"]
+        {
             assert_eq!(file_number(format!("2026-11-25T21:00:00Z {wrong}\n").as_bytes()), None, "{wrong}");
         }
     }

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::file_name;
 use super::record::{HEAD, Source, TAG, file_number, head};
 use super::writer::Writer;
-use super::file_name;
 
 /// So far back from its end a file is looked at for its last whole record, which is no longer than a quarter of this.
 const LOOK_BACK: u64 = 64 << 10;
@@ -78,7 +78,8 @@ impl Writer {
         if last == 0 {
             return absent_is_fine(rustix::fs::unlinkat(&self.directory, "log", AtFlags::empty()));
         }
-        let there = |index: &u32| rustix::fs::statat(&self.directory, file_name(*index), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let there =
+            |index: &u32| rustix::fs::statat(&self.directory, file_name(*index), AtFlags::SYMLINK_NOFOLLOW).is_ok();
         let gap = (1..last).find(|index| !there(index)).unwrap_or(last);
         for index in (0..gap).rev() {
             let (from, to) = (file_name(index), file_name(index + 1));

@@ -35,9 +35,8 @@ impl Clock {
     }
 }
 
-/// Nanoseconds since 1970.
-#[allow(dead_code)] // until the reader is here
-pub(super) fn now() -> i64 {
+/// The clock in nanoseconds since 1970.
+pub fn now() -> i64 {
     i64::try_from(since_1970().as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -145,11 +144,13 @@ fn offset(text: &str) -> Option<i64> {
 
 /// A point in time as people type it: RFC 3339 (the time of day and the zone may be missing, and are midnight and UTC), a
 /// UNIX time with or without a fraction, or a duration before `now` such as `10m` or `1h30m`.
-pub(super) fn point(text: &str, now: i64) -> Option<i64> {
+pub fn point(text: &str, now: i64) -> Option<i64> {
     let midnight = format!("{text}T00:00:00Z");
-    parse(text).or_else(|| parse(&format!("{text}Z"))).or_else(|| parse(&midnight)).or_else(|| unix(text)).or_else(|| {
-        duration(text).map(|duration| now.saturating_sub(duration))
-    })
+    parse(text)
+        .or_else(|| parse(&format!("{text}Z")))
+        .or_else(|| parse(&midnight))
+        .or_else(|| unix(text))
+        .or_else(|| duration(text).map(|duration| now.saturating_sub(duration)))
 }
 
 fn unix(text: &str) -> Option<i64> {
@@ -231,8 +232,23 @@ mod tests {
             assert_eq!(point(text, now), Some(nanoseconds), "{text}");
         }
         for text in [
-            "", "x", "m", "10", "10 m", "1970-13-01", "1970-02-29", "1970-01-01T24:00:00Z", "1970-01-01T00:00:00+1:00",
-            "-5", "5.", "1.s", ".5", "99999999999999", "9999999999999h", "1970-01-01T00:00:00.Z", "9999-01-01",
+            "",
+            "x",
+            "m",
+            "10",
+            "10 m",
+            "1970-13-01",
+            "1970-02-29",
+            "1970-01-01T24:00:00Z",
+            "1970-01-01T00:00:00+1:00",
+            "-5",
+            "5.",
+            "1.s",
+            ".5",
+            "99999999999999",
+            "9999999999999h",
+            "1970-01-01T00:00:00.Z",
+            "9999-01-01",
         ] {
             assert!(text == "10" || point(text, now).is_none(), "{text}");
         }

@@ -3,7 +3,6 @@
 //! Nothing here fails or waits for anybody. What cannot be written is counted and said in the log as soon as it takes
 //! something again. What [`Writer::write`] was given has been handed to the kernel when it returns.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -13,6 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::lost::{self, Lost};
 use super::options::{MOST_FILES, SMALLEST};
 use super::record::{HEAD, TAG};
 use super::time::Clock;
@@ -44,35 +44,6 @@ pub struct Writer {
     clock: Clock,
 }
 
-/// What was not written and not yet said.
-struct Lost {
-    stdout: u64,
-    stderr: u64,
-    cause: Errno,
-}
-
-impl Lost {
-    const NOTHING: Lost = Lost { stdout: 0, stderr: 0, cause: Errno::NOSPC };
-
-    fn add(&mut self, stream: Stream, bytes: usize, cause: Errno) {
-        match stream {
-            Stream::Stdout => self.stdout += bytes as u64,
-            Stream::Stderr => self.stderr += bytes as u64,
-        }
-        self.cause = cause;
-    }
-
-    fn any(&self) -> bool {
-        self.stdout > 0 || self.stderr > 0
-    }
-
-    fn text(&self) -> String {
-        let cause = io::Error::from(self.cause).to_string();
-        let cause = cause.split(" (os error ").next().unwrap_or_default().to_lowercase();
-        format!("{} bytes of stdout, {} of stderr were lost: {cause}", self.stdout, self.stderr)
-    }
-}
-
 impl Writer {
     /// Opens the log in `directory`, which is there, makes it or goes on with it. A record that a killed writer left
     /// incomplete is completed as far as it goes.
@@ -96,6 +67,7 @@ impl Writer {
                 buffer: Vec::new(),
                 clock: Clock::new(),
             };
+            writer.lost = Lost::take(writer.directory.as_fd());
             writer.resume()?;
             Ok(writer)
         };
@@ -115,9 +87,12 @@ impl Writer {
 
     /// Says what was lost, as far as that can be written. To be called at the program's end.
     pub fn finish(&mut self) {
-        if self.lost.any() && self.start_batch(0).is_ok() {
-            // There is nobody to tell that this was in vain.
-            let _ = self.flush(self.buffer.len());
+        if self.lost.any() && self.start_batch(0).is_ok() && self.flush(self.buffer.len()).is_ok() {
+            return;
+        }
+        if self.lost.any() {
+            lost::forget(self.directory.as_fd());
+            self.lost.leave(self.directory.as_fd());
         }
     }
 
@@ -161,6 +136,7 @@ impl Writer {
     }
 
     fn preamble(&mut self) {
+        self.buffer.clear();
         let mut say = |text: String| {
             self.buffer.extend_from_slice(self.clock.text());
             self.buffer.extend_from_slice(b" minirun F ");
@@ -185,7 +161,8 @@ impl Writer {
             self.broken = true;
         }
         self.size += kept as u64;
-        if kept >= preamble {
+        if kept >= preamble && self.lost.any() {
+            lost::forget(self.directory.as_fd());
             self.lost = Lost::NOTHING;
         }
         result.map_err(|cause| Failed { kept: program_bytes(self.buffer.get(preamble..kept).unwrap_or(&[])), cause })
