@@ -14,10 +14,16 @@
 //! records, in order, with a newline after each `F`. A file begins with the record `minirun F file N`, where N is one more
 //! than in the file before it. A file's last record alone can be incomplete, after a SIGKILL of the writer.
 
+mod files;
+mod lost;
 mod options;
+mod printer;
+mod reader;
 mod record;
 mod rotation;
+mod tail;
 mod time;
+mod watch;
 mod writer;
 
 use std::io;
@@ -26,6 +32,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 pub use options::Options;
+pub use reader::{Query, read};
+pub use time::{now, point};
 pub use writer::Writer;
 
 /// Where a program writes to.
@@ -54,3 +62,6 @@ pub fn remove(directory: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

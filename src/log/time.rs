@@ -35,8 +35,8 @@ impl Clock {
     }
 }
 
-/// Nanoseconds since 1970.
-pub(super) fn now() -> i64 {
+/// The clock in nanoseconds since 1970.
+pub fn now() -> i64 {
     i64::try_from(since_1970().as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -144,7 +144,7 @@ fn offset(text: &str) -> Option<i64> {
 
 /// A point in time as people type it: RFC 3339 (the time of day and the zone may be missing, and are midnight and UTC), a
 /// UNIX time with or without a fraction, or a duration before `now` such as `10m` or `1h30m`.
-pub(super) fn point(text: &str, now: i64) -> Option<i64> {
+pub fn point(text: &str, now: i64) -> Option<i64> {
     let midnight = format!("{text}T00:00:00Z");
     parse(text)
         .or_else(|| parse(&format!("{text}Z")))

@@ -3,7 +3,6 @@
 //! Nothing here fails or waits for anybody. What cannot be written is counted and said in the log as soon as it takes
 //! something again. What [`Writer::write`] was given has been handed to the kernel when it returns.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -13,10 +12,11 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::lost::{self, Lost};
 use super::options::{MOST_FILES, SMALLEST};
 use super::record::{HEAD, TAG};
 use super::time::Clock;
-use super::{Options, Stream, file_name};
+use super::{Options, Stream};
 
 /// Text of a record at most, as in other logs of this form.
 const LONGEST_TEXT: usize = 16 << 10;
@@ -44,35 +44,6 @@ pub struct Writer {
     clock: Clock,
 }
 
-/// What was not written and not yet said.
-struct Lost {
-    stdout: u64,
-    stderr: u64,
-    cause: Errno,
-}
-
-impl Lost {
-    const NOTHING: Lost = Lost { stdout: 0, stderr: 0, cause: Errno::NOSPC };
-
-    fn add(&mut self, stream: Stream, bytes: usize, cause: Errno) {
-        match stream {
-            Stream::Stdout => self.stdout += bytes as u64,
-            Stream::Stderr => self.stderr += bytes as u64,
-        }
-        self.cause = cause;
-    }
-
-    fn any(&self) -> bool {
-        self.stdout > 0 || self.stderr > 0
-    }
-
-    fn text(&self) -> String {
-        let cause = io::Error::from(self.cause).to_string();
-        let cause = cause.split(" (os error ").next().unwrap_or_default().to_lowercase();
-        format!("{} bytes of stdout, {} of stderr were lost: {cause}", self.stdout, self.stderr)
-    }
-}
-
 impl Writer {
     /// Opens the log in `directory`, which is there, makes it or goes on with it. A record that a killed writer left
     /// incomplete is completed as far as it goes.
@@ -96,6 +67,7 @@ impl Writer {
                 buffer: Vec::new(),
                 clock: Clock::new(),
             };
+            writer.lost = Lost::take(writer.directory.as_fd());
             writer.resume()?;
             Ok(writer)
         };
@@ -115,9 +87,12 @@ impl Writer {
 
     /// Says what was lost, as far as that can be written. To be called at the program's end.
     pub fn finish(&mut self) {
-        if self.lost.any() && self.start_batch(0).is_ok() {
-            // There is nobody to tell that this was in vain.
-            let _ = self.flush(self.buffer.len());
+        if self.lost.any() && self.start_batch(0).is_ok() && self.flush(self.buffer.len()).is_ok() {
+            return;
+        }
+        if self.lost.any() {
+            lost::forget(self.directory.as_fd());
+            self.lost.leave(self.directory.as_fd());
         }
     }
 
@@ -161,6 +136,7 @@ impl Writer {
     }
 
     fn preamble(&mut self) {
+        self.buffer.clear();
         let mut say = |text: String| {
             self.buffer.extend_from_slice(self.clock.text());
             self.buffer.extend_from_slice(b" minirun F ");
@@ -185,7 +161,8 @@ impl Writer {
             self.broken = true;
         }
         self.size += kept as u64;
-        if kept >= preamble {
+        if kept >= preamble && self.lost.any() {
+            lost::forget(self.directory.as_fd());
             self.lost = Lost::NOTHING;
         }
         result.map_err(|cause| Failed { kept: program_bytes(self.buffer.get(preamble..kept).unwrap_or(&[])), cause })
@@ -249,4 +226,74 @@ fn cut(file: impl AsFd, bytes: usize) -> Result<(), Errno> {
     // Its size is asked for: somebody may have emptied it by hand.
     let size = rustix::fs::fstat(&file)?.st_size.cast_unsigned();
     rustix::fs::ftruncate(&file, size.saturating_sub(bytes as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn text(directory: &Path, name: &str) -> String {
+        let text = fs::read_to_string(directory.join(name)).unwrap();
+        text.lines().map(|line| format!("{}\n", line.split_once(' ').unwrap().1)).collect()
+    }
+
+    #[test]
+    fn lines_are_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), &Options::default()).unwrap();
+        writer.write(Stream::Stdout, b"one\ntwo\nthr");
+        writer.write(Stream::Stderr, b"wrong\n");
+        writer.write(Stream::Stdout, b"ee\n\n");
+        writer.write(Stream::Stdout, b"");
+        writer.finish();
+        insta::assert_snapshot!(text(dir.path(), "log"), @r"
+        minirun F file 0
+        stdout F one
+        stdout F two
+        stdout P thr
+        stderr F wrong
+        stdout F ee
+        stdout F
+        ");
+    }
+
+    #[test]
+    fn long_lines_are_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), &Options::default()).unwrap();
+        let line = [vec![b'x'; LONGEST_TEXT], b"\n".to_vec()].concat();
+        writer.write(Stream::Stdout, &line);
+        writer.write(Stream::Stdout, &vec![b'x'; 9 * line.len()]);
+        let text = text(dir.path(), "log");
+        let tags: Vec<_> = text.lines().skip(1).map(|line| (&line[..8], line.len() - 9)).collect();
+        assert_eq!(tags[0], ("stdout F", LONGEST_TEXT));
+        assert_eq!(tags[1..10], [("stdout P", LONGEST_TEXT); 9]);
+        assert_eq!(tags[10], ("stdout P", 9));
+    }
+
+    #[test]
+    fn files_are_bounded_and_numbered() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { max_size: 4096, max_file: 3 };
+        let mut writer = Writer::open(dir.path(), &options).unwrap();
+        for number in 0..1000 {
+            writer.write(Stream::Stdout, format!("line {number}\n").as_bytes());
+            if number % 100 == 0 {
+                writer = Writer::open(dir.path(), &options).unwrap();
+            }
+        }
+        writer.write(Stream::Stderr, &[b'\n'; 10_000]);
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["log", "log.1", "log.2"]);
+        for name in names {
+            assert!(fs::metadata(dir.path().join(name)).unwrap().len() <= 4096);
+        }
+        let first = |name| text(dir.path(), name).lines().next().unwrap().to_owned();
+        let newest: u64 = first("log").strip_prefix("minirun F file ").unwrap().parse().unwrap();
+        assert_eq!(first("log.1"), format!("minirun F file {}", newest - 1));
+        assert_eq!(first("log.2"), format!("minirun F file {}", newest - 2));
+    }
 }
