@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::commands::image::ImageArgs;
+use crate::listing::ListArgs;
 use crate::net::Mode;
 use crate::state::DEFAULT_ROOT;
 
@@ -163,28 +164,19 @@ pub struct RunArgs {
     pub words: Vec<OsString>,
 }
 
-/// How a listing is printed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Aligned columns.
-    #[default]
-    Table,
-    /// An array of objects.
-    Json,
-}
-
 /// Options of `ps`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   minirun ps
+  minirun ps --filter name=web --format '{{.Name}} {{.Address}}'
   minirun ps --format json | jq '.[].address'")]
 pub struct PsArgs {
-    /// Print IDs only
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Form of the list
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    /// Only containers that are so: id, name, label=KEY[=VALUE], status, ancestor, network or exited=CODE
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// The form.
+    #[command(flatten)]
+    pub list: ListArgs,
 }
 
 /// `minirun system`.

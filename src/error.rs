@@ -64,6 +64,11 @@ pub fn exit_code_of(error: &Error) -> u8 {
     advice(error).find_map(|advised| advised.code).unwrap_or(EXIT_FAILED)
 }
 
+/// The remedy that goes with an error.
+pub fn remedy_of(error: &Error) -> Option<&str> {
+    advice(error).find_map(|advised| advised.remedy.as_deref())
+}
+
 fn advice(error: &Error) -> impl Iterator<Item = &Advised> {
     error.chain().filter_map(|cause| cause.downcast_ref::<Advised>())
 }
@@ -71,7 +76,7 @@ fn advice(error: &Error) -> impl Iterator<Item = &Advised> {
 /// Prints an error and its remedy to standard error and returns the exit code that goes with it.
 pub fn report(error: &Error) -> u8 {
     let mut lines = format!("minirun: {}\n", printable(&without_numbers(&format!("{error:#}"))));
-    if let Some(remedy) = advice(error).find_map(|advised| advised.remedy.as_deref()) {
+    if let Some(remedy) = remedy_of(error) {
         lines.push_str(&format!("  {}\n", printable(remedy)));
     }
     tell(&lines);

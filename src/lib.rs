@@ -9,6 +9,7 @@ pub mod error;
 pub mod image;
 pub mod init;
 pub mod launch;
+pub mod listing;
 pub mod net;
 pub mod options;
 pub mod plan;

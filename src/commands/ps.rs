@@ -1,69 +1,63 @@
 //! `minirun ps`: the containers that live.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
-use crate::cli::{Format, PsArgs};
-use crate::error::{print, printable};
+use super::filter::Filter;
+use crate::cli::PsArgs;
+use crate::listing::cells::{age, now, optional};
+use crate::listing::{self, Column, Listing};
 use crate::state::{Record, State};
+
+/// docker's names for the fields.
+const ALIASES: [(&str, &str); 7] = [
+    ("Names", "name"),
+    ("ContainerID", "id"),
+    ("CreatedAt", "created"),
+    ("RunningFor", "age"),
+    ("Networks", "network"),
+    ("Label", "labels"),
+    ("IPAddress", "address"),
+];
 
 /// Prints the list, after the sweep of what killed ones left.
 pub fn ps(args: &PsArgs, root: &Path) -> Result<()> {
-    let records = State::open(root)?.list()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let text = match args.format {
-        _ if args.quiet => records.iter().map(|record| format!("{}\n", record.id)).collect(),
-        Format::Json => serde_json::to_string_pretty(&records)? + "\n",
-        Format::Table => table(&records, now),
-    };
-    print(&text)
-}
-
-fn table(records: &[Record], now: u64) -> String {
-    let head = ["ID", "NAME", "IMAGE", "COMMAND", "NET", "ADDRESS", "PID", "AGE"].map(str::to_owned);
-    let rows: Vec<[String; 8]> = std::iter::once(head).chain(records.iter().map(|record| row(record, now))).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..8).map(width).collect();
-    rows.iter()
-        .map(|row| {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            format!("{}\n", cells.join("  ").trim_end())
-        })
-        .collect()
-}
-
-fn row(record: &Record, now: u64) -> [String; 8] {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let mut command = printable(&record.command.join(" "));
-    if command.chars().count() > 30 {
-        command = command.chars().take(29).chain(['…']).collect();
+    let filter = Filter::parse(&args.filter)?;
+    let mut records = State::open(root)?.list()?;
+    if !filter.is_empty() {
+        let mut matching = Vec::new();
+        for record in records {
+            if filter.matches(&serde_json::to_value(&record)?) {
+                matching.push(record);
+            }
+        }
+        records = matching;
     }
-    [
-        record.id.clone(),
-        printable(&record.name),
-        printable(&record.image),
-        command,
-        record.network.clone(),
-        or_dash(record.address.map(|address| address.to_string())),
-        or_dash(record.pid.map(|pid| pid.to_string())),
-        age(now.saturating_sub(record.created)),
-    ]
+    listing::print(&args.list, &records, &listing(now()))
 }
 
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
+fn listing(now: u64) -> Listing<'static, Record> {
+    Listing {
+        columns: vec![
+            Column::new("ID", |record: &Record| record.id.clone()),
+            Column::new("NAME", |record: &Record| record.name.clone()),
+            Column::new("IMAGE", |record: &Record| record.image.clone()),
+            Column::new("COMMAND", |record: &Record| record.command.join(" ")).at_most(30),
+            Column::new("NET", |record: &Record| record.network.clone()),
+            Column::new("ADDRESS", |record: &Record| optional(record.address)),
+            Column::new("PID", |record: &Record| optional(record.pid)),
+            Column::new("AGE", move |record: &Record| age(now.saturating_sub(record.created))),
+        ],
+        id: |record| &record.id,
+        aliases: &ALIASES,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listing::ListArgs;
 
     #[test]
     fn columns_align_and_nothing_speaks_to_the_terminal() {
@@ -78,7 +72,7 @@ mod tests {
             pid: Some(7),
             pid_start: Some(1),
         };
-        let text = table(&[record], 100);
+        let text = listing::text(&ListArgs::default(), &[record], &listing(100), false).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let column = |line: &str, word: &str| line[..line.find(word).unwrap()].chars().count();
         assert_eq!(column(lines[0], "NET"), column(lines[1], "bridge"), "{text}");
