@@ -4,15 +4,20 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
 use serde::{Deserialize, Serialize};
 
 use crate::commands::attach::AttachArgs;
 use crate::commands::exec::ExecArgs;
 use crate::commands::image::ImageArgs;
+use crate::commands::inspect::InspectArgs;
 use crate::commands::logs::LogsArgs;
+use crate::commands::pause::PauseArgs;
+use crate::commands::stats::StatsArgs;
 use crate::commands::stop::{KillArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs};
+use crate::commands::top::TopArgs;
+use crate::listing::ListArgs;
 use crate::net::Mode;
 use crate::sandbox::openings::OpeningArgs;
 use crate::state::DEFAULT_ROOT;
@@ -66,6 +71,16 @@ pub enum Verb {
     Rm(RmArgs),
     /// Stop containers and run them once more
     Restart(RestartArgs),
+    /// Let the processes of containers stand still
+    Pause(PauseArgs),
+    /// Let them go on
+    Unpause(PauseArgs),
+    /// Show what is known of containers
+    Inspect(InspectArgs),
+    /// List the processes of a container
+    Top(TopArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
     /// Give a container another name
     Rename(RenameArgs),
     /// Import, list and remove images
@@ -267,31 +282,22 @@ pub struct LimitArgs {
     pub pids_limit: Option<i64>,
 }
 
-/// How a listing is printed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Aligned columns.
-    #[default]
-    Table,
-    /// An array of objects.
-    Json,
-}
-
 /// Options of `ps`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   minirun ps
+  minirun ps --filter name=web --format '{{.Name}} {{.Address}}'
   minirun ps --format json | jq '.[].address'")]
 pub struct PsArgs {
     /// Those that have ended as well
     #[arg(short, long)]
     pub all: bool,
-    /// Print IDs only
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Form of the list
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    /// Only containers that are so: id, name, label=KEY[=VALUE], status, ancestor, network or exited=CODE
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// The form.
+    #[command(flatten)]
+    pub list: ListArgs,
 }
 
 /// `minirun system`.

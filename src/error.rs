@@ -64,6 +64,11 @@ pub fn exit_code_of(error: &Error) -> u8 {
     advice(error).find_map(|advised| advised.code).unwrap_or(EXIT_FAILED)
 }
 
+/// The remedy that goes with an error.
+pub fn remedy_of(error: &Error) -> Option<&str> {
+    advice(error).find_map(|advised| advised.remedy.as_deref())
+}
+
 fn advice(error: &Error) -> impl Iterator<Item = &Advised> {
     error.chain().filter_map(|cause| cause.downcast_ref::<Advised>())
 }
@@ -71,7 +76,7 @@ fn advice(error: &Error) -> impl Iterator<Item = &Advised> {
 /// Prints an error and its remedy to standard error and returns the exit code that goes with it.
 pub fn report(error: &Error) -> u8 {
     let mut lines = format!("minirun: {}\n", printable(&without_numbers(&format!("{error:#}"))));
-    if let Some(remedy) = advice(error).find_map(|advised| advised.remedy.as_deref()) {
+    if let Some(remedy) = remedy_of(error) {
         lines.push_str(&format!("  {}\n", printable(remedy)));
     }
     tell(&lines);
@@ -137,6 +142,15 @@ pub fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
         _ => Ok(()),
     }
+}
+
+/// Whether somebody reads standard output still.
+pub fn has_reader() -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let out = std::io::stdout();
+    let mut fds = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready == 0)
 }
 
 /// `text` with its control characters escaped: names come from images, archives and command lines, and none of them may

@@ -13,6 +13,7 @@ pub mod holder;
 pub mod image;
 pub mod init;
 pub mod launch;
+pub mod listing;
 pub mod log;
 pub mod net;
 pub mod options;

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use crate::error::{Advice, printable};
 use crate::image::{Entry, Store};
+use crate::listing::cells::decimal;
+use crate::listing::{self, Column, ListArgs, Listing};
 
 /// Import, list and remove images
 #[derive(Debug, Args)]
@@ -49,22 +51,11 @@ struct Import {
 Examples:
   minirun image ls
   minirun image ls --format json
+  minirun image ls --format '{{.Name}} {{.Size}}'
   minirun image rm $(minirun image ls -q)")]
 struct Ls {
-    /// How to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Print the names only
-    #[arg(short, long, conflicts_with = "format")]
-    quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// Aligned columns
-    Table,
-    /// An array of objects
-    Json,
+    #[command(flatten)]
+    list: ListArgs,
 }
 
 /// Remove images
@@ -87,7 +78,7 @@ pub fn image(args: &ImageArgs, data_root: &Path) -> Result<()> {
     let mut out = Vec::new();
     let done = match &args.verb {
         Verb::Import(args) => import(&store, args, &mut out),
-        Verb::Ls(args) => ls(&store, args, &mut out),
+        Verb::Ls(args) => return listing::print(&args.list, &store.list()?, &listing()),
         Verb::Rm(args) => rm(&store, args, &mut out),
     };
     // Also after an error: of several images, some were removed.
@@ -112,33 +103,17 @@ fn import(store: &Store, args: &Import, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn ls(store: &Store, args: &Ls, out: &mut Vec<u8>) -> Result<()> {
-    let entries = store.list()?;
-    if args.quiet {
-        for entry in &entries {
-            writeln!(out, "{}", printable(&entry.name))?;
-        }
-        return Ok(());
+fn listing() -> Listing<'static, Entry> {
+    Listing {
+        columns: vec![
+            Column::new("NAME", |entry: &Entry| entry.name.clone()),
+            Column::new("CREATED", |entry: &Entry| entry.created.clone()),
+            Column::new("SIZE", |entry: &Entry| decimal(entry.size)).right(),
+            Column::new("FILES", |entry: &Entry| entry.files.to_string()).right(),
+        ],
+        id: |entry| &entry.name,
+        aliases: &[("Repository", "name"), ("CreatedAt", "created")],
     }
-    match args.format {
-        Format::Table => table(&entries, out)?,
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut *out, &entries)?;
-            out.push(b'\n');
-        }
-    }
-    Ok(())
-}
-
-fn table(entries: &[Entry], out: &mut Vec<u8>) -> io::Result<()> {
-    let names: Vec<_> = entries.iter().map(|entry| printable(&entry.name)).collect();
-    let width = names.iter().map(|name| name.len()).fold("NAME".len(), usize::max);
-    writeln!(out, "{:width$}  {:20}  {:>9}  {:>8}", "NAME", "CREATED", "SIZE", "FILES")?;
-    for (entry, name) in entries.iter().zip(names) {
-        let created = printable(&entry.created);
-        writeln!(out, "{name:width$}  {created:20}  {:>9}  {:>8}", decimal(entry.size), entry.files)?;
-    }
-    Ok(())
 }
 
 /// Removes each, and reports all that stay.
@@ -158,23 +133,6 @@ fn rm(store: &Store, args: &Rm, out: &mut Vec<u8>) -> Result<()> {
     errors.push(last);
     let all: Vec<_> = errors.iter().map(|e| format!("{e:#}")).collect();
     Err(anyhow!(all.join("; ")))
-}
-
-/// Bytes in units of a thousand, three figures.
-fn decimal(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut size = bytes as f64 / 1000.0;
-    let mut unit = 0;
-    // Where three figures would round to a thousand, the next unit.
-    while size >= 999.5 && unit + 1 < UNITS.len() {
-        size /= 1000.0;
-        unit += 1;
-    }
-    let digits = if size < 9.995 { 2 } else { usize::from(size < 99.95) };
-    format!("{size:.digits$} {}", UNITS[unit])
 }
 
 /// Shows on the terminal how much of an archive was read, and takes that away at the end.
@@ -232,33 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_three_figures() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.00 kB"),
-            (9_994, "9.99 kB"),
-            (9_996, "10.0 kB"),
-            (99_960, "100 kB"),
-            (999_499, "999 kB"),
-            (999_500, "1.00 MB"),
-            (1_982_256, "1.98 MB"),
-            (u64::MAX, "18.4 EB"),
-        ] {
-            assert_eq!(decimal(bytes), text);
-        }
-    }
-
-    #[test]
     fn listings_are_aligned_and_escaped() {
         let entry =
             |name: &str, size| Entry { name: name.into(), created: "2026-01-02T03:04:05Z".into(), size, files: 7 };
-        let mut out = Vec::new();
-        table(&[entry("a\u{1b}", 5), entry("example.org/web:1.0", 123_456_789)], &mut out).unwrap();
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
-        NAME                 CREATED                    SIZE     FILES
-        a\u{1b}              2026-01-02T03:04:05Z        5 B         7
-        example.org/web:1.0  2026-01-02T03:04:05Z     123 MB         7
+        let entries = [entry("a\u{1b}", 5), entry("example.org/web:1.0", 123_456_789)];
+        let text = listing::text(&ListArgs::default(), &entries, &listing(), true).unwrap();
+        insta::assert_snapshot!(text, @r"
+        NAME                 CREATED                 SIZE  FILES
+        a\u{1b}              2026-01-02T03:04:05Z     5 B      7
+        example.org/web:1.0  2026-01-02T03:04:05Z  123 MB      7
         ");
     }
 

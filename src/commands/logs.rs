@@ -9,6 +9,7 @@ use clap::Args;
 
 use crate::error::refused;
 use crate::log::{self, Query};
+use crate::state::State;
 
 /// Show what a detached container wrote
 ///
@@ -56,6 +57,20 @@ fn tail(text: &str) -> Result<Tail, &'static str> {
         "all" | "-1" => Ok(Tail::All),
         number => number.parse().map(Tail::Lines).map_err(|_| "not a number of lines, nor `all`"),
     }
+}
+
+/// Shows the log of a container.
+pub fn logs_of(args: &LogsArgs, root: &Path) -> Result<()> {
+    let state = State::open(root)?;
+    let found = state.find(&args.container)?;
+    let Some(directory) = &found.record.log else {
+        return Err(refused(
+            format!("show the log of container `{}`: it has none", found.record.name),
+            "it runs in the foreground, and what it writes goes there; `run -d` keeps a log",
+        ));
+    };
+    // Its directory has another name, or none, once it has ended.
+    logs(args, directory, || found.holder.is_some() && found.path.exists())
 }
 
 /// Shows the log in `directory`. `running` tells whether the container may still write.

@@ -3,9 +3,14 @@
 pub mod attach;
 mod each;
 pub mod exec;
+pub mod filter;
 pub mod image;
+pub mod inspect;
 pub mod logs;
+pub mod pause;
 pub mod ps;
 pub mod run;
+pub mod stats;
 pub mod stop;
 pub mod system;
+pub mod top;

@@ -20,7 +20,15 @@ pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
         let (name, network) = plan::network_of(args, data_root)?;
         return print(&script(network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
     }
+    if args.detach {
+        forget_descriptors()?;
+    }
     start(args, root, data_root, None)
+}
+
+/// What the caller has open by accident is not held for as long as the container lives. Before anything else is opened.
+pub fn forget_descriptors() -> Result<()> {
+    sys::close_from(3).context("close the caller's descriptors")
 }
 
 /// Starts a container, `again` where it has run before.
@@ -34,10 +42,6 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
         sys::set_title(&format!("minirun: {} {}", plan.record.id, plan.record.name));
         launch::run(&mut plan, root, again, signals, caller)
     };
-    if args.detach {
-        // What the caller has open by accident is not held for as long as the container lives.
-        sys::close_from(3).context("close the caller's descriptors")?;
-    }
     if args.detach || args.tty && args.interactive {
         return holder::apart(|caller, mut signals| launch(Some(caller), &mut signals));
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use nix::libc;
 
 use super::each::{all, each};
-use super::run;
+use super::{pause, run};
 use crate::cli::RunArgs;
 use crate::error::{print, refused};
 use crate::options;
@@ -109,6 +109,8 @@ fn stop_one(found: &Found, signal: Option<i32>, time: Option<i64>) -> Result<()>
         return Ok(());
     }
     send(found, signal.unwrap_or(found.record.stop_signal))?;
+    // What stands still takes no signal.
+    pause::let_go_on(found)?;
     // Below zero: as long as it takes.
     let seconds = time.map_or(Some(u64::from(found.record.stop_timeout)), |time| u64::try_from(time).ok());
     if found.wait(seconds.map(Duration::from_secs))? == Waited::Lives {
@@ -120,6 +122,7 @@ fn stop_one(found: &Found, signal: Option<i32>, time: Option<i64>) -> Result<()>
 /// SIGKILL, and the wait for its end.
 fn kill_now(found: &Found) -> Result<()> {
     send(found, libc::SIGKILL)?;
+    pause::let_go_on(found)?;
     if found.wait(Some(Duration::from_secs(10)))? == Waited::Lives {
         bail!("end container `{}`: it does not end within 10 s of SIGKILL", found.record.name);
     }
@@ -176,6 +179,7 @@ pub fn rm(args: &RmArgs, root: &Path) -> Result<()> {
 
 /// Stops what runs and runs it once more.
 pub fn restart(args: &RestartArgs, root: &Path, data_root: &Path) -> Result<()> {
+    run::forget_descriptors()?;
     all(&args.containers, |word| {
         let state = State::open(root)?;
         let found = state.find(word)?;

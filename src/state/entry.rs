@@ -12,6 +12,7 @@ use nix::libc;
 use super::find::Found;
 use super::record::{self, Exit, Record, now};
 use super::{remove_directory, remove_if_there, remove_log};
+use crate::sandbox::cgroup;
 
 /// A container's place in the state directory. On drop the container was never there: a new one is removed, a revived one
 /// is what it was.
@@ -64,10 +65,7 @@ impl Entry {
 
     /// Writes a file of the container's directory.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path.join(name);
-        remove_if_there(&path)?;
-        let write = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(bytes);
-        write().with_context(|| format!("write `{}`", path.display()))
+        write_file(&self.path.join(name), bytes)
     }
 
     /// Writes what the container has become, so that it is on disk before the user's program runs.
@@ -83,7 +81,7 @@ impl Entry {
         self.look_again();
         let path = std::mem::take(&mut self.path);
         self.record.exit = Some(exit);
-        let attach = remove_if_there(&path.join("attach"));
+        let attach = remove_if_there(&path.join("attach")).and_then(|()| thaw_leftover(&path, &self.record.id));
         if !self.record.remove {
             let kept = path.with_file_name(&self.record.id);
             write_record(&path, &self.record)?;
@@ -137,6 +135,14 @@ impl Drop for Entry {
     }
 }
 
+/// A container that ended while it was paused leaves the group in which it was.
+fn thaw_leftover(path: &Path, id: &str) -> Result<()> {
+    match fs::remove_file(path.join("paused")) {
+        Ok(()) => cgroup::remove_leftover(id),
+        Err(_) => Ok(()),
+    }
+}
+
 /// Locks the directory; `None` where it is not there any more once it is locked.
 pub(super) fn lock(path: &Path) -> Result<Option<Flock<File>>> {
     let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_DIRECTORY;
@@ -178,7 +184,13 @@ fn overwrite(path: &Path, record: &Record) -> Result<()> {
     write().with_context(|| format!("write `{}`", path.display()))
 }
 
-/// How it ended, now.
+/// Writes a file of a container's directory, in the place of what was there.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    remove_if_there(path)?;
+    let write = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes);
+    write().with_context(|| format!("write `{}`", path.display()))
+}
+
 impl Exit {
     /// With this exit code, now.
     pub fn now(code: u8, oom: bool) -> Self {

@@ -14,6 +14,7 @@ use nix::libc;
 use super::record::{self, Exit, Record, Status};
 use super::{Place, State, Swept, ended_within};
 use crate::error::refused;
+use crate::sandbox::cgroup;
 
 /// A container that was found.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ impl Found {
             _ if !held => Status::Dead,
             (_, None) => Status::Starting,
             _ if record.process().is_none() => Status::Ending,
+            _ if is_paused(path) => Status::Paused,
             _ => Status::Running,
         };
         Some(Self { record, status, path: path.to_owned(), holder, file })
@@ -94,6 +96,13 @@ impl Found {
         file.seek(SeekFrom::Start(0)).context("read the record")?;
         Ok(record::read(&file).and_then(|record| record.exit))
     }
+}
+
+/// Whether its processes stand still. `minirun pause` notes the groups in which it has frozen them; the kernel says whether
+/// they are frozen now.
+fn is_paused(directory: &Path) -> bool {
+    let Ok(groups) = fs::read(directory.join("paused")) else { return false };
+    serde_json::from_slice::<Vec<PathBuf>>(&groups).is_ok_and(|groups| cgroup::is_frozen(&groups))
 }
 
 /// What came of waiting.

@@ -24,7 +24,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use rustix::fs::Dir;
 
-pub use entry::Entry;
+pub use entry::{Entry, write_file};
 pub use find::{Found, Waited};
 pub use record::{Exit, Inside, Record, Status, boot_id, now, start_time};
 
@@ -35,7 +35,7 @@ use crate::sandbox::cgroup;
 pub const DEFAULT_ROOT: &str = "/run/minirun";
 
 /// What a container's directory can hold, all of it made by minirun.
-const FILES: [&str; 5] = ["record", "record.new", "attach", "arguments", "filter"];
+const FILES: [&str; 6] = ["record", "record.new", "attach", "arguments", "filter", "paused"];
 
 /// The state directory.
 #[derive(Debug)]
@@ -200,6 +200,7 @@ impl State {
             return Ok(Swept::Gone);
         }
         remove_if_there(&place.path.join("attach"))?;
+        remove_if_there(&place.path.join("paused"))?;
         if record.remove || record.pid.is_none() && record.exit.is_none() {
             self.forget(&record, &place.path)?;
         } else {

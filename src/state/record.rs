@@ -118,7 +118,7 @@ impl fmt::Display for Status {
             Self::Starting => "created",
             Self::Running => "running",
             Self::Paused => "paused",
-            Self::Ending => "removing",
+            Self::Ending => "stopping",
             Self::Exited(_) => "exited",
             Self::Dead => "dead",
         })

@@ -102,6 +102,11 @@ pub fn let_go(group: &Path) {
     }
 }
 
+/// Whether one of the groups can freeze.
+pub fn can_freeze(groups: &[PathBuf]) -> bool {
+    !switches(groups).is_empty()
+}
+
 /// Whether they stand still.
 pub fn is_frozen(groups: &[PathBuf]) -> bool {
     switches(groups).iter().any(|(_, switch)| switch.is_frozen())

@@ -27,12 +27,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::libc;
 
-pub use freeze::{Freezer, freeze, is_frozen, thaw};
+pub use freeze::{Freezer, can_freeze, freeze, is_frozen, thaw};
 pub use group::{Cgroup, Entrance};
 pub use leftover::remove_leftover;
 pub use limits::Limits;
 pub use plan::{Group, Plan, Setting};
-pub use processes::processes_of;
+pub use processes::{processes_of, stat};
 pub use usage::{Usage, oom_killed};
 
 /// The directory above the groups of all containers, in each hierarchy.

@@ -1,0 +1,90 @@
+//! `minirun pause` and `unpause`: the processes of a container stand still, and go on.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::each::each;
+use crate::error::refused;
+use crate::sandbox::cgroup::{self, Freezer};
+use crate::state::{Found, Status, write_file};
+
+/// Options of `pause` and `unpause`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  minirun pause web
+  minirun unpause web")]
+pub struct PauseArgs {
+    /// Names or IDs
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Freezes each.
+pub fn pause(args: &PauseArgs, root: &Path) -> Result<()> {
+    each(&args.containers, root, |_, found| {
+        found.process("pause")?;
+        let failed = || format!("pause container `{}`", found.record.name);
+        if found.status == Status::Paused {
+            return Err(refused(format!("{}: it is paused already", failed()), "see `minirun ps`"));
+        }
+        let groups = &found.record.inside.groups;
+        let (frozen, gathered) = match cgroup::can_freeze(groups) {
+            true => (groups.clone(), None),
+            false => {
+                let freezer = Freezer::gather(&found.record.id, || processes(found)).with_context(failed)?;
+                (vec![freezer.group().to_owned()], Some(freezer))
+            }
+        };
+        // Before the groups are frozen that have been there: so that whatever is frozen is noted.
+        let noted = write_file(&found.path.join("paused"), &serde_json::to_vec(&frozen)?);
+        match (noted, gathered) {
+            (Ok(()), Some(_)) => Ok(()),
+            (Ok(()), None) => cgroup::freeze(&frozen).with_context(failed),
+            (Err(error), Some(freezer)) => freezer.release().and(Err(error)),
+            (Err(error), None) => Err(error),
+        }
+    })
+}
+
+/// Lets each go on.
+pub fn unpause(args: &PauseArgs, root: &Path) -> Result<()> {
+    each(&args.containers, root, |_, found| {
+        if found.status != Status::Paused {
+            let message = format!("unpause container `{}`: it is not paused", found.record.name);
+            return Err(refused(message, "see `minirun ps -a`"));
+        }
+        let_go_on(found)
+    })
+}
+
+/// Lets a container go on, if it stands still.
+pub fn let_go_on(found: &Found) -> Result<()> {
+    let note = found.path.join("paused");
+    let Ok(groups) = std::fs::read(&note) else { return Ok(()) };
+    let failed = || format!("unpause container `{}`", found.record.name);
+    let groups: Vec<PathBuf> = serde_json::from_slice(&groups).unwrap_or_default();
+    cgroup::thaw(&groups).with_context(failed)?;
+    if let Some(freezer) = Freezer::find(&found.record.id)? {
+        freezer.release().with_context(failed)?;
+    }
+    match std::fs::remove_file(&note) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(failed),
+        _ => Ok(()),
+    }
+}
+
+/// The processes of a container, its first one first.
+pub fn processes(found: &Found) -> Vec<i32> {
+    let Some(pid) = found.record.pid else { return vec![] };
+    let Ok(namespace) = File::open(format!("/proc/{pid}/ns/pid")).and_then(|file| file.metadata()) else {
+        return vec![];
+    };
+    let mut all = cgroup::processes_of(namespace.ino());
+    all.sort_by_key(|other| *other != pid);
+    all
+}
