@@ -14,7 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, makedev, openat, openat2};
-use rustix::process::{Signal, set_parent_process_death_signal, umask};
+use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 
 use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
@@ -23,6 +23,7 @@ use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
 use crate::reaper;
 use crate::sandbox::devices::{self, Terminal};
+use crate::sandbox::namespaces::Whose;
 use crate::sandbox::{credentials, host_devices, masks, mounts, rootfs};
 use crate::sync::End;
 use crate::sys;
@@ -47,6 +48,7 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
     // its socket is found further down.
     die_with_parent()?;
     rustix::process::setsid().context("make a session")?;
+    plan.namespaces.join()?;
     // First of all the socket: the parent configures the network by it while this process goes on.
     let netlink = (plan.network.mode != Mode::Host).then(Rtnl::open).transpose()?;
     parent.inside(netlink.as_ref().map(Rtnl::as_fd))?;
@@ -56,9 +58,11 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
     rootfs::leave_host_mounts()?;
     // While the host's files are in sight.
     let sources = mounts::copy_sources(&plan.mounts)?;
+    let shm = plan.namespaces.shared_memory()?;
     rootfs::assemble(&plan.lower, &plan.files)?;
     mounts::kernel_file_systems()?;
-    devices::make(plan.openings.shm_size)?;
+    devices::make(plan.openings.shm_size, shm.as_ref())?;
+    drop(shm);
     let terminal = plan.process.terminal.then(|| devices::make_terminal(plan.process.user.uid)).transpose()?;
     // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
     let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
@@ -75,7 +79,9 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
     drop(root);
     rootfs::pivot(plan.read_only)?;
 
-    nix::unistd::sethostname(&plan.hostname).context("set the host name")?;
+    if matches!(plan.namespaces.uts, Whose::Own) {
+        nix::unistd::sethostname(&plan.hostname).context("set the host name")?;
+    }
     rootfs::enter_working_directory(workdir, &plan.process.workdir)?;
     connect_stdio(plan, terminal.as_ref())?;
     umask(FileMode::from_raw_mode(0o022));
@@ -89,6 +95,11 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
     drop(settings);
 
     sys::reset_signals().context("reset signals")?;
+    if !plan.namespaces.has_own_processes() {
+        // Others see this process, which until execve is minirun: with few rights left, its program could be opened by them
+        // (CVE-2019-5736). execve takes it back.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close the process to others")?;
+    }
     credentials::assume(&plan.process.user, &plan.process.capabilities, &plan.process.limits)?;
     // Again: the kernel forgets it with a change of credentials (prctl(2)). Was minirun killed in between, nobody told us.
     die_with_parent()?;

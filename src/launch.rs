@@ -15,6 +15,8 @@ use crate::error::Advice;
 use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
+use crate::sandbox::namespaces::Home;
+use crate::sandbox::rest::Rest;
 use crate::state::{self, Record, State};
 use crate::supervise::{self, Signals};
 use crate::sync::{self, End, FromChild};
@@ -36,12 +38,17 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     entry.commit(&Record { pid, pid_start, ..plan.record.clone() })?;
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
     // its size first.
-    let early = !plan.process.terminal;
+    let shares_processes = !plan.namespaces.has_own_processes();
+    let early = !plan.process.terminal && !shares_processes;
     if early {
         container.socket.go()?;
     }
     let interactive = plan.process.interactive;
     let relay = container.ready()?.map(|master| Relay::start(master, interactive)).transpose()?;
+    if shares_processes {
+        // While its process waits, in the mount namespace that all of the container will be in.
+        container.rest = Some(Rest::of(container.pid())?);
+    }
     if !early {
         container.socket.go()?;
     }
@@ -56,7 +63,7 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
         })
     };
     work();
-    let code = supervise::until_end(&mut container, &mut signals, relay, plan.process.init, work)?;
+    let code = supervise::until_end(&mut container, &mut signals, relay, plan.process.init || shares_processes, work)?;
     entry.remove().and(swept).map(|()| code)
 }
 
@@ -66,19 +73,24 @@ pub struct Container {
     child: Child,
     socket: End,
     ended: bool,
+    /// The processes that do not end with the first one.
+    rest: Option<Rest>,
 }
 
 fn spawn(plan: &Plan) -> Result<Container> {
     let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
     let (ours, theirs) = sync::pair()?;
-    let mut flags =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+    let mut flags = libc::CLONE_NEWNS | plan.namespaces.made();
     if plan.network.mode != Mode::Host {
         flags |= libc::CLONE_NEWNET;
     }
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
+    let home = plan.namespaces.aim()?;
     match sys::clone3(flags as u64) {
-        Ok(Side::Parent(child)) => Ok(Container { child, socket: ours, ended: false }),
+        Ok(Side::Parent(child)) => {
+            let container = Container { child, socket: ours, ended: false, rest: None };
+            home.map_or(Ok(()), Home::back).map(|()| container)
+        }
         Ok(Side::Child) => {
             drop(ours);
             init::run(plan, &theirs, reaper.as_ref())
@@ -89,6 +101,7 @@ fn spawn(plan: &Plan) -> Result<Container> {
                 Some(libc::EINVAL) => {
                     "this kernel lacks one of the mount, PID, UTS, IPC, cgroup and network namespaces"
                 }
+                Some(libc::ENOMEM) if home.is_some() => "the container whose processes are joined has ended",
                 Some(libc::ENOSPC) => "raise user.max_net_namespaces and its like, see namespaces(7)",
                 Some(libc::ENOSYS) => "minirun needs Linux 5.12 or later",
                 _ => "see clone3(2)",
@@ -145,6 +158,9 @@ impl Container {
             }
         };
         self.ended = true;
+        if let Some(rest) = self.rest.take() {
+            rest.end();
+        }
         match status {
             WaitStatus::Exited(_, code) => Ok(code as u8),
             WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32 as u8),

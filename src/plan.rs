@@ -22,6 +22,7 @@ use crate::net::{Mode, Network};
 use crate::options;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
+use crate::sandbox::namespaces::{self, Namespaces};
 use crate::sandbox::openings::Openings;
 use crate::sandbox::user::{self, User};
 use crate::state::{self, Record};
@@ -43,6 +44,8 @@ pub struct Plan {
     pub read_only: bool,
     /// Volumes and tmpfs, outer ones first.
     pub mounts: Vec<Mount>,
+    /// Whose namespaces it has.
+    pub namespaces: Namespaces,
     /// Devices and sizes beyond the usual.
     pub openings: Openings,
     /// Whether paths of /proc and /sys are masked or read-only.
@@ -79,10 +82,12 @@ pub struct Process {
 }
 
 impl Plan {
-    /// Decides a container from the options of `run`.
-    pub fn from_run(args: &RunArgs, data_root: &Path) -> Result<Self> {
+    /// Decides a container from the options of `run`; `state` is the state directory.
+    pub fn from_run(args: &RunArgs, data_root: &Path, state: &Path) -> Result<Self> {
         let Options { id, name, hostname, mounts, openings, masked, limits, capabilities, sysctls, hosts, env } =
             Options::of(args)?;
+        let namespaces = Namespaces::find(&args.openings, state)?;
+        let hostname = namespaces.hostname()?.unwrap_or(hostname);
         let (label, lower, image, words) = root(args, data_root, true)?;
         let config = image.as_ref().map(|image| &image.config);
         let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
@@ -111,7 +116,20 @@ impl Plan {
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
         let process = Process { argv, env, workdir, user, capabilities, limits, terminal, interactive, init };
         let read_only = args.read_only;
-        Ok(Self { record, hostname, lower, image, read_only, mounts, openings, masked, files, network, process })
+        Ok(Self {
+            record,
+            hostname,
+            lower,
+            image,
+            read_only,
+            mounts,
+            namespaces,
+            openings,
+            masked,
+            files,
+            network,
+            process,
+        })
     }
 }
 
@@ -192,6 +210,7 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         let message = format!("parse command line: unknown option `{}`", word.to_string_lossy());
         return Err(refused(message, "options of minirun come before the image; see `minirun run --help`"));
     }
+    namespaces::check(&args.openings, args.hostname.as_deref(), args.init, &args.sysctl)?;
     if args.net == Mode::Host
         && let Some(key) = args.sysctl.iter().find(|key| key.starts_with("net"))
     {

@@ -127,6 +127,20 @@ impl State {
         Ok(records)
     }
 
+    /// The container that lives and has this name, or whose ID begins so.
+    pub fn find(&self, wanted: &str) -> Result<Record> {
+        let mut records = self.list()?;
+        if let Some(at) = records.iter().position(|record| record.name == wanted || record.id == wanted) {
+            return Ok(records.swap_remove(at));
+        }
+        records.retain(|record| !wanted.is_empty() && record.id.starts_with(wanted));
+        match (records.pop(), records.pop()) {
+            (Some(record), None) => Ok(record),
+            (Some(_), Some(_)) => Err(refused("more than one ID begins so", "give more of it")),
+            (None, _) => Err(refused("there is none of that name or ID", "see `minirun ps`")),
+        }
+    }
+
     /// Begins a sweep of what killed holders left, to be done in parts.
     pub fn sweep(&self) -> Result<Sweep<'_>> {
         let directory = self.root.join("containers");
@@ -339,7 +353,11 @@ fn end_orphan(record: &Record) {
 
 /// When a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
 pub fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    start_time_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The same from the text of that file.
+pub fn start_time_in(stat: &str) -> Option<u64> {
     // The second field is the name in parentheses and may hold anything.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }

@@ -17,7 +17,7 @@ pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
         let (name, network) = plan::network_of(args, data_root)?;
         return print(&script(network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
     }
-    launch::run(Plan::from_run(args, data_root)?, root)
+    launch::run(Plan::from_run(args, data_root, root)?, root)
 }
 
 /// The network as commands to be typed by hand, each below its reason.

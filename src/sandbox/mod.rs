@@ -8,6 +8,8 @@ pub mod devices;
 pub mod host_devices;
 pub mod masks;
 pub mod mounts;
+pub mod namespaces;
 pub mod openings;
+pub mod rest;
 pub mod rootfs;
 pub mod user;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::host_devices::{self, Device};
+use super::namespaces::Share;
 
 /// Docker's.
 const SHM_SIZE: u64 = 64 << 20;
@@ -19,6 +20,18 @@ pub struct OpeningArgs {
     /// Give a device of the host, or all that are in a directory
     #[arg(long, value_name = "HOSTPATH[:PATH[:rwm]]")]
     pub device: Vec<String>,
+    /// Processes of whom to see and to be among: host or container:ID
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    pub pid: Share,
+    /// IPC of whom to share, /dev/shm with it: private, host or container:ID
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    pub ipc: Share,
+    /// Host name of whom to have: host or container:ID
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    pub uts: Share,
+    /// Cgroup namespace of whom to have: private, host or container:ID
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    pub cgroupns: Share,
 }
 
 /// What is opened.
