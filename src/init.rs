@@ -56,12 +56,15 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
 
     umask(FileMode::empty());
     rootfs::leave_host_mounts()?;
+    let privileged = plan.openings.privileged;
     // While the host's files are in sight.
-    let sources = mounts::copy_sources(&plan.mounts)?;
+    let sources = mounts::copy_sources(&plan.mounts, privileged)?;
+    let cgroups = privileged.then(mounts::copy_cgroups).transpose()?;
     let shm = plan.namespaces.shared_memory()?;
-    rootfs::assemble(&plan.lower, &plan.files)?;
-    mounts::kernel_file_systems()?;
-    devices::make(plan.openings.shm_size, shm.as_ref())?;
+    rootfs::assemble(&plan.lower, &plan.files, privileged)?;
+    mounts::kernel_file_systems(cgroups.as_ref(), privileged)?;
+    drop(cgroups);
+    devices::make(plan.openings.shm_size, shm.as_ref(), privileged)?;
     drop(shm);
     let terminal = plan.process.terminal.then(|| devices::make_terminal(plan.process.user.uid)).transpose()?;
     // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
@@ -100,7 +103,7 @@ fn become_program(plan: &Plan, parent: &End, reaper: Option<&OwnedFd>) -> Result
         // (CVE-2019-5736). execve takes it back.
         set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close the process to others")?;
     }
-    credentials::assume(&plan.process.user, &plan.process.capabilities, &plan.process.limits)?;
+    credentials::assume(&plan.process.user, &plan.process.capabilities, &plan.process.limits, privileged)?;
     // Again: the kernel forgets it with a change of credentials (prctl(2)). Was minirun killed in between, nobody told us.
     die_with_parent()?;
     parent.parent_lives()?;

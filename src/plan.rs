@@ -23,7 +23,7 @@ use crate::options;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
 use crate::sandbox::namespaces::{self, Namespaces};
-use crate::sandbox::openings::Openings;
+use crate::sandbox::openings::{Openings, PRIVILEGED};
 use crate::sandbox::user::{self, User};
 use crate::state::{self, Record};
 
@@ -84,6 +84,9 @@ pub struct Process {
 impl Plan {
     /// Decides a container from the options of `run`; `state` is the state directory.
     pub fn from_run(args: &RunArgs, data_root: &Path, state: &Path) -> Result<Self> {
+        if args.openings.privileged {
+            warn(PRIVILEGED);
+        }
         let Options { id, name, hostname, mounts, openings, masked, limits, capabilities, sysctls, hosts, env } =
             Options::of(args)?;
         let namespaces = Namespaces::find(&args.openings, state)?;
@@ -182,9 +185,13 @@ impl Options {
             hostname,
             mounts: mounts(args)?,
             openings: Openings::of(&args.openings)?,
-            masked: options::systempaths(&args.security_opt)?,
+            masked: options::systempaths(&args.security_opt)? && !args.openings.privileged,
             limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
-            capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
+            capabilities: if args.openings.privileged {
+                capabilities(&["ALL".into()], &args.cap_drop)?
+            } else {
+                capabilities(&args.cap_add, &args.cap_drop)?
+            },
             sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
             hosts: args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,
             env: environment(args)?,

@@ -240,3 +240,31 @@ host_test!(what_cannot_be_shared_is_refused, |host| {
         assert!(said.contains(why), "{options:?}: {said}");
     }
 });
+
+host_test!(a_privileged_container_has_all_rights_and_a_warning_is_said, |host| {
+    let script = "mkdir /m && mount -t tmpfs none /m && echo mounted; mknod /node c 1 5 && head -c1 /node | wc -c; \
+        head -c1 /dev/z2 2>/dev/null || echo none; test -c /dev/kmsg && echo kmsg; test -w /proc/sys/vm/swappiness && \
+        mount | grep -c '/proc.*ro,'; mount | grep '^sysfs on /sys ' | grep -c rw; \
+        grep -E 'NoNewPrivs|CapEff' /proc/self/status | tr '\\n' ' '; ls /sys/fs/cgroup | wc -l";
+    let said = host.minirun(["run", "--net=none", "--privileged", "busybox", "sh", "-c", script]).run();
+    let all = host.sh("grep CapEff /proc/self/status").ok();
+    let groups = host.sh("ls /sys/fs/cgroup | wc -l").ok();
+    let expected = format!("mounted\n1\nnone\nkmsg\n0\n1\n{} NoNewPrivs:\t0 {groups}", all.trim());
+    assert_eq!(said.stdout, expected, "{said}");
+    assert!(said.stderr.contains("minirun: warning: --privileged gives the container the host's devices"), "{said}");
+    // Its mounts are its own for all that.
+    assert_eq!(host.sh("mount | grep -c ' /m ' || true").ok(), "0\n");
+    let plain = host.minirun(["run", "--net=none", "busybox", "sh", "-c", script]).run();
+    assert!(!plain.stdout.contains("mounted") && !plain.stdout.contains("kmsg"), "{plain}");
+    assert!(!plain.stderr.contains("warning"), "{plain}");
+});
+
+host_test!(a_privileged_containers_devices_are_the_hosts, |host| {
+    let list = "cd /dev && find . -type b -o -type c | grep -v -e ^./pts -e ^./console -e ^./ptmx | sort";
+    let of_host = host.sh(list).ok();
+    let inside = host.minirun(["run", "--net=none", "--privileged", "busybox", "sh", "-c", list]).ok();
+    assert_eq!(inside, of_host);
+    let dropped =
+        ["run", "--net=none", "--privileged", "--cap-drop=SYS_ADMIN", "busybox", "mount", "-t", "tmpfs", "x", "/mnt"];
+    host.minirun(dropped).fails(1);
+});

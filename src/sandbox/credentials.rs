@@ -41,13 +41,16 @@ pub struct Limit {
     pub hard: u64,
 }
 
-/// Becomes the user, with these limits and no more than these capabilities.
-pub fn assume(user: &User, capabilities: &CapsHashSet, limits: &[Limit]) -> Result<()> {
+/// Becomes the user, with these limits and no more than these capabilities. `new_privileges` lets programs have more rights
+/// than who runs them, by their mode or file capabilities.
+pub fn assume(user: &User, capabilities: &CapsHashSet, limits: &[Limit], new_privileges: bool) -> Result<()> {
     for limit in limits {
         setrlimit(limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("set limit {:?} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
-    set_no_new_privs(true).context("set no_new_privs")?;
+    if !new_privileges {
+        set_no_new_privs(true).context("set no_new_privs")?;
+    }
     let bits = capabilities.iter().fold(0, |bits, capability| bits | capability.bitmask());
     crate::sys::drop_bounding_except(bits).context("drop capabilities from the bounding set")?;
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();

@@ -58,7 +58,9 @@ fn is_named(target: &Path, name: &str) -> bool {
 /// new one. The umask must be 0.
 ///
 /// By plain names: everything here was made a moment ago and nobody else sees it.
-pub fn make(shm_size: u64, shared: Option<&OwnedFd>) -> Result<()> {
+///
+/// Closed to other devices unless `open` is set.
+pub fn make(shm_size: u64, shared: Option<&OwnedFd>, open: bool) -> Result<()> {
     mount_bind(rootfs::DEV, "dev").context("mount `/dev`")?;
     for (name, major, minor) in NODES {
         let failed = || format!("make device `/{name}`");
@@ -66,7 +68,9 @@ pub fn make(shm_size: u64, shared: Option<&OwnedFd>) -> Result<()> {
             .with_context(failed)?;
         mount_bind(name, name).with_context(failed)?;
     }
-    mount_setattr(CWD, c"dev", false, libc::MOUNT_ATTR_NODEV, 0, 0).context("close `/dev` to other devices")?;
+    if !open {
+        mount_setattr(CWD, c"dev", false, libc::MOUNT_ATTR_NODEV, 0, 0).context("close `/dev` to other devices")?;
+    }
     let shm = CString::new(format!("mode=1777,size={shm_size}"))?;
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for (path, kind, flags, options) in [

@@ -14,6 +14,9 @@ const SHM_SIZE: u64 = 64 << 20;
 /// Options that open the sandbox.
 #[derive(Debug, Default, Args)]
 pub struct OpeningArgs {
+    /// Give all rights that minirun has and all of the host's devices: no sandbox (mounts, names and processes stay its own)
+    #[arg(long)]
+    pub privileged: bool,
     /// Size of /dev/shm, as 512k, 64m (the default) or 1g
     #[arg(long, value_name = "SIZE")]
     pub shm_size: Option<String>,
@@ -34,6 +37,10 @@ pub struct OpeningArgs {
     pub cgroupns: Share,
 }
 
+/// Said once where a container is privileged.
+pub const PRIVILEGED: &str = "--privileged gives the container the host's devices and all capabilities: its root can do to this \
+    host what root can";
+
 /// What is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Openings {
@@ -41,6 +48,8 @@ pub struct Openings {
     pub shm_size: u64,
     /// Devices beyond the usual ones.
     pub devices: Vec<Device>,
+    /// Whether nothing is held back: settings of the kernel, devices, new privileges.
+    pub privileged: bool,
 }
 
 impl Openings {
@@ -55,11 +64,18 @@ impl Openings {
                 devices.push(device);
             }
         }
+        if args.privileged {
+            for device in host_devices::all()? {
+                if !devices.iter().any(|other| other.target == device.target) {
+                    devices.push(device);
+                }
+            }
+        }
         let shm_size = match &args.shm_size {
             Some(size) => bytes(size).with_context(|| format!("size /dev/shm to `{size}`"))?,
             None => SHM_SIZE,
         };
-        Ok(Self { shm_size, devices })
+        Ok(Self { shm_size, devices, privileged: args.privileged })
     }
 }
 
