@@ -14,7 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, makedev, openat, openat2};
-use rustix::process::{Signal, set_parent_process_death_signal, umask};
+use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 
 use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
@@ -25,6 +25,7 @@ use crate::plan::{Plan, Process};
 use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
 use crate::sandbox::devices::{self, Terminal};
+use crate::sandbox::namespaces::Whose;
 use crate::sandbox::{credentials, host_devices, masks, mounts, rootfs};
 use crate::sync::End;
 use crate::sys;
@@ -68,8 +69,10 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     // its socket is found further down.
     die_with_parent()?;
     // Before anything that uses memory, so that it counts.
-    cgroup.map_or(Ok(()), Entrance::enter)?;
+    let enter = if matches!(plan.namespaces.cgroup, Whose::Own) { Entrance::enter } else { Entrance::join };
+    cgroup.map_or(Ok(()), enter)?;
     rustix::process::setsid().context("make a session")?;
+    plan.namespaces.join()?;
     // First of all the socket: the parent configures the network by it while this process goes on.
     let netlink = (plan.network.mode != Mode::Host).then(Rtnl::open).transpose()?;
     parent.inside(netlink.as_ref().map(Rtnl::as_fd))?;
@@ -77,11 +80,16 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
 
     umask(FileMode::empty());
     rootfs::leave_host_mounts()?;
+    let privileged = plan.openings.privileged;
     // While the host's files are in sight.
-    let sources = mounts::copy_sources(&plan.mounts)?;
-    rootfs::assemble(&plan.lower, &plan.files)?;
-    mounts::kernel_file_systems()?;
-    devices::make(plan.openings.shm_size)?;
+    let sources = mounts::copy_sources(&plan.mounts, privileged)?;
+    let cgroups = privileged.then(mounts::copy_cgroups).transpose()?;
+    let shm = plan.namespaces.shared_memory()?;
+    rootfs::assemble(&plan.lower, &plan.files, privileged)?;
+    mounts::kernel_file_systems(cgroups.as_ref(), privileged)?;
+    drop(cgroups);
+    devices::make(plan.openings.shm_size, shm.as_ref(), privileged)?;
+    drop(shm);
     let terminal = plan.process.terminal.then(|| devices::make_terminal(plan.process.user.uid)).transpose()?;
     // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
     let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
@@ -98,7 +106,9 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     drop(root);
     rootfs::pivot(plan.read_only)?;
 
-    nix::unistd::sethostname(&plan.hostname).context("set the host name")?;
+    if matches!(plan.namespaces.uts, Whose::Own) {
+        nix::unistd::sethostname(&plan.hostname).context("set the host name")?;
+    }
     rootfs::enter_working_directory(workdir, &plan.process.workdir)?;
     connect_stdio(&plan.process, terminal.as_ref(), pipes, false)?;
     umask(FileMode::from_raw_mode(0o022));
@@ -111,6 +121,11 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     plan.network.settings().try_for_each(|(key, value)| set(settings.as_fd(), key, value))?;
     drop(settings);
 
+    if !plan.namespaces.has_own_processes() {
+        // Others see this process, which until execve is minirun: with few rights left, its program could be opened by them
+        // (CVE-2019-5736). execve takes it back.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close the process to others")?;
+    }
     confine_and_execute(&plan.process, reaper, Some(parent))
 }
 

@@ -20,6 +20,8 @@ use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
+use crate::sandbox::namespaces::Home;
+use crate::sandbox::rest::Rest;
 use crate::sandbox::seccomp::Choice;
 use crate::state::{self, Entry, Exit, Found, State};
 use crate::supervise::{Io, Signals, Watch};
@@ -68,7 +70,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     let (ends, given) = pipes.then(|| held::make_pipes(uid, plan.process.interactive)).transpose()?.unzip();
     // The log last: it is told of in the record, and goes with the entry.
     let log = if detached { open_log(plan)? } else { None };
-    let container = spawn(plan, given, cgroup.as_ref().map(Cgroup::entrance))?;
+    let mut container = spawn(plan, given, cgroup.as_ref().map(Cgroup::entrance))?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
     plan.record.pid = Some(container.pid());
@@ -82,11 +84,16 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     }
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
     // its size first, and who is told the ID must find all of it.
-    let early = !plan.process.terminal && !detached;
+    let shares_processes = !plan.namespaces.has_own_processes();
+    let early = !plan.process.terminal && !detached && !shares_processes;
     if early {
         container.socket.go()?;
     }
     let master = container.ready()?;
+    if shares_processes {
+        // While its process waits, in the mount namespace that all of the container will be in.
+        container.rest = Some(Rest::of(container.pid())?);
+    }
     let io = match (ends, master) {
         (Some(ends), _) => Io::Held(Box::new(Held::pipes(ends, entry.path(), log)?)),
         (None, Some(master)) if detached => {
@@ -105,7 +112,9 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     container.running()?;
     plan.write_ids()?;
     if detached && let Some(command) = caller.take() {
-        error::print(&format!("{}\n", plan.record.id))?;
+        if again.is_none() {
+            error::print(&format!("{}\n", plan.record.id))?;
+        }
         command.let_go()?;
     }
     Ok(Launched { state, entry, cgroup, container, io })
@@ -142,7 +151,7 @@ fn until_end(
         held.pass_on(Stream::Stdout, &unseen);
         Ok(held)
     };
-    let init = record.borrow().1.process.init;
+    let init = record.borrow().1.process.init || !record.borrow().1.namespaces.has_own_processes();
     let watch = Watch::new(&mut container, signals, io, init);
     let (caller, outcome) = watch.until_end(caller, let_go, work);
     let ended = outcome.and_then(|code| {
@@ -177,22 +186,28 @@ pub struct Container {
     child: Child,
     socket: End,
     ended: bool,
+    /// The processes that do not end with the first one.
+    rest: Option<Rest>,
 }
 
 fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result<Container> {
     let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
     let (ours, theirs) = sync::pair()?;
-    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-    // With groups of its own the child makes that namespace when it is in them.
-    if cgroup.is_none() {
-        flags |= libc::CLONE_NEWCGROUP;
+    let mut flags = libc::CLONE_NEWNS | plan.namespaces.made();
+    if cgroup.is_some() {
+        // With groups of its own the child makes that namespace when it is in them.
+        flags &= !libc::CLONE_NEWCGROUP;
     }
     if plan.network.mode != Mode::Host {
         flags |= libc::CLONE_NEWNET;
     }
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
+    let home = plan.namespaces.aim()?;
     match sys::clone3(flags as u64, cgroup.and_then(Entrance::birthplace)) {
-        Ok(Side::Parent(child)) => Ok(Container { child, socket: ours, ended: false }),
+        Ok(Side::Parent(child)) => {
+            let container = Container { child, socket: ours, ended: false, rest: None };
+            home.map_or(Ok(()), Home::back).map(|()| container)
+        }
         Ok(Side::Child) => {
             drop(ours);
             let given = Given { parent: &theirs, reaper: reaper.as_ref(), pipes: pipes.as_ref(), cgroup };
@@ -204,6 +219,7 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
                 Some(libc::EINVAL) => {
                     "this kernel lacks one of the mount, PID, UTS, IPC, cgroup and network namespaces"
                 }
+                Some(libc::ENOMEM) if home.is_some() => "the container whose processes are joined has ended",
                 Some(libc::ENOSPC) => "raise user.max_net_namespaces and its like, see namespaces(7)",
                 Some(libc::ENOSYS) => "minirun needs Linux 5.12 or later",
                 _ => "see clone3(2)",
@@ -216,7 +232,7 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
 impl Container {
     /// A further process of a container.
     pub fn of(child: Child, socket: End) -> Self {
-        Self { child, socket, ended: false }
+        Self { child, socket, ended: false, rest: None }
     }
 
     /// It may become the program.
@@ -275,6 +291,9 @@ impl Container {
             }
         };
         self.ended = true;
+        if let Some(rest) = self.rest.take() {
+            rest.end();
+        }
         match status {
             WaitStatus::Exited(_, code) => Ok(code as u8),
             WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32 as u8),

@@ -25,7 +25,8 @@ use crate::options;
 use crate::sandbox::cgroup;
 use crate::sandbox::credentials::{Limit, capabilities};
 use crate::sandbox::mounts::Mount;
-use crate::sandbox::openings::Openings;
+use crate::sandbox::namespaces::{self, Namespaces};
+use crate::sandbox::openings::{Openings, PRIVILEGED};
 use crate::sandbox::seccomp::Filter;
 use crate::sandbox::user::{self, User};
 use crate::security::SecurityOptions;
@@ -49,6 +50,8 @@ pub struct Plan {
     pub read_only: bool,
     /// Volumes and tmpfs, outer ones first.
     pub mounts: Vec<Mount>,
+    /// Whose namespaces it has.
+    pub namespaces: Namespaces,
     /// Devices and sizes beyond the usual.
     pub openings: Openings,
     /// Whether paths of /proc and /sys are masked or read-only.
@@ -101,10 +104,16 @@ pub struct Process {
 }
 
 impl Plan {
-    /// Decides a container from the options of `run`; `again` is the one that is started again.
-    pub fn from_run(args: &RunArgs, data_root: &Path, again: Option<&Record>) -> Result<Self> {
+    /// Decides a container from the options of `run`; `state` is the state directory, `again` the container that is started
+    /// again.
+    pub fn from_run(args: &RunArgs, data_root: &Path, state: &Path, again: Option<&Record>) -> Result<Self> {
+        if args.openings.privileged {
+            warn(PRIVILEGED);
+        }
         let Options { id, name, hostname, mounts, openings, limits, capabilities, security, sysctls, hosts, env } =
             Options::of(args, again)?;
+        let namespaces = Namespaces::find(&args.openings, state)?;
+        let hostname = namespaces.hostname()?.unwrap_or(hostname);
         let (label, lower, image, words) = root(args, data_root, true)?;
         let config = image.as_ref().map(|image| &image.config);
         let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
@@ -137,6 +146,7 @@ impl Plan {
             user: user.clone(),
             capabilities: capabilities.iter().fold(0, |bits, capability| bits | capability.bitmask()),
             limits: args.ulimit.clone(),
+            shares_processes: !namespaces.has_own_processes(),
             groups: cgroup.as_ref().map(cgroup::Plan::directories).unwrap_or_default(),
             security: security.clone(),
         };
@@ -162,6 +172,7 @@ impl Plan {
             image,
             read_only,
             mounts,
+            namespaces,
             openings,
             masked: !security.system_paths_unconfined,
             files,
@@ -267,8 +278,12 @@ impl Options {
             mounts: mounts(args)?,
             openings: Openings::of(&args.openings)?,
             limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
-            capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
-            security: SecurityOptions::parse(&args.security_opt)?,
+            capabilities: if args.openings.privileged {
+                capabilities(&["ALL".into()], &args.cap_drop)?
+            } else {
+                capabilities(&args.cap_add, &args.cap_drop)?
+            },
+            security: SecurityOptions::parse(&args.security_opt)?.or_privileged(args.openings.privileged),
             sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
             hosts: args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,
             env: options::environment(&args.env_file, &args.env)?,
@@ -294,6 +309,7 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         let message = format!("parse command line: unknown option `{}`", word.to_string_lossy());
         return Err(refused(message, "options of minirun come before the image; see `minirun run --help`"));
     }
+    namespaces::check(&args.openings, args.hostname.as_deref(), args.init, &args.sysctl)?;
     if args.net == Mode::Host
         && let Some(key) = args.sysctl.iter().find(|key| key.starts_with("net"))
     {

@@ -32,6 +32,19 @@ impl SecurityOptions {
         texts.iter().try_for_each(|text| options.apply(text.as_ref())).map(|()| options)
     }
 
+    /// What holds in a privileged container, which is kept from nothing, unless a filter was asked for.
+    #[must_use]
+    pub fn or_privileged(mut self, privileged: bool) -> Self {
+        if privileged {
+            self.no_new_privileges = false;
+            self.system_paths_unconfined = true;
+            if self.seccomp == Choice::default() {
+                self.seccomp = Choice::Unconfined;
+            }
+        }
+        self
+    }
+
     fn apply(&mut self, text: &str) -> Result<()> {
         if self.seccomp.apply_option(text)? {
             return Ok(());

@@ -1,6 +1,5 @@
 //! `minirun pause` and `unpause`: the processes of a container stand still, and go on.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use clap::Args;
 use super::each::each;
 use crate::error::refused;
 use crate::sandbox::cgroup::{self, Freezer};
+use crate::sandbox::rest;
 use crate::state::{Found, Status, write_file};
 
 /// Options of `pause` and `unpause`.
@@ -78,13 +78,15 @@ pub fn let_go_on(found: &Found) -> Result<()> {
     }
 }
 
-/// The processes of a container, its first one first.
+/// The processes of a container, its first one first: those of its PID namespace, or where that is another's, of its mount
+/// namespace, which nobody else is in.
 pub fn processes(found: &Found) -> Vec<i32> {
     let Some(pid) = found.record.pid else { return vec![] };
-    let Ok(namespace) = File::open(format!("/proc/{pid}/ns/pid")).and_then(|file| file.metadata()) else {
-        return vec![];
+    let number = |kind: &str| std::fs::metadata(format!("/proc/{pid}/ns/{kind}")).map(|about| about.ino());
+    let mut all = match found.record.inside.shares_processes {
+        false => number("pid").map(cgroup::processes_of).unwrap_or_default(),
+        true => number("mnt").map(rest::processes_of).unwrap_or_default(),
     };
-    let mut all = cgroup::processes_of(namespace.ino());
     all.sort_by_key(|other| *other != pid);
     all
 }

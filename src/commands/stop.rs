@@ -10,7 +10,7 @@ use nix::libc;
 use super::each::{all, each};
 use super::{pause, run};
 use crate::cli::RunArgs;
-use crate::error::{print, refused};
+use crate::error::{print, printable, refused};
 use crate::options;
 use crate::state::{self, Found, State, Status, Waited};
 use crate::supervise;
@@ -196,7 +196,7 @@ pub fn restart(args: &RestartArgs, root: &Path, data_root: &Path) -> Result<()> 
             bail!("{}: it is being started", failed());
         }
         match run::start(&arguments, root, data_root, Some(&found))? {
-            0 => Ok(()),
+            0 => print(&format!("{}\n", printable(word))),
             _ => bail!("{}: it did not start", failed()),
         }
     })

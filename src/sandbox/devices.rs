@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::libc;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstatfs, makedev, mkdirat, mknodat, openat};
-use rustix::mount::{MountFlags, OpenTreeFlags, mount, mount_bind, open_tree};
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, move_mount, open_tree};
 use rustix::process::Uid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 
@@ -54,10 +54,13 @@ fn is_named(target: &Path, name: &str) -> bool {
     target.strip_prefix("/").is_ok_and(|target| target == Path::new(name))
 }
 
-/// Mounts and fills `dev` below the working directory; `shm_size` bytes fit into `/dev/shm`. The umask must be 0.
+/// Mounts and fills `dev` below the working directory; `shared` is what will be `/dev/shm`, or else `shm_size` bytes fit into a
+/// new one. The umask must be 0.
 ///
 /// By plain names: everything here was made a moment ago and nobody else sees it.
-pub fn make(shm_size: u64) -> Result<()> {
+///
+/// Closed to other devices unless `open` is set.
+pub fn make(shm_size: u64, shared: Option<&OwnedFd>, open: bool) -> Result<()> {
     mount_bind(rootfs::DEV, "dev").context("mount `/dev`")?;
     for (name, major, minor) in NODES {
         let failed = || format!("make device `/{name}`");
@@ -65,7 +68,9 @@ pub fn make(shm_size: u64) -> Result<()> {
             .with_context(failed)?;
         mount_bind(name, name).with_context(failed)?;
     }
-    mount_setattr(CWD, c"dev", false, libc::MOUNT_ATTR_NODEV, 0, 0).context("close `/dev` to other devices")?;
+    if !open {
+        mount_setattr(CWD, c"dev", false, libc::MOUNT_ATTR_NODEV, 0, 0).context("close `/dev` to other devices")?;
+    }
     let shm = CString::new(format!("mode=1777,size={shm_size}"))?;
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for (path, kind, flags, options) in [
@@ -74,7 +79,11 @@ pub fn make(shm_size: u64) -> Result<()> {
         ("dev/mqueue", "mqueue", closed, c""),
     ] {
         mkdirat(CWD, path, Mode::from_raw_mode(0o755)).with_context(|| format!("make `/{path}`"))?;
-        mount(kind, path, kind, flags, options).with_context(|| format!("mount `/{path}`"))?;
+        let mounted = match shared.filter(|_| path == "dev/shm") {
+            Some(shared) => move_mount(shared, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
+            None => mount(kind, path, kind, flags, options),
+        };
+        mounted.with_context(|| format!("mount `/{path}`"))?;
     }
     for (target, link) in LINKS {
         symlink(target, link).with_context(|| format!("make link `/{link}`"))?;

@@ -1,4 +1,4 @@
-//! Devices of the host that a container is given (`--device`).
+//! Devices of the host that a container is given (`--device`; all of them with `--privileged`).
 //!
 //! [`find`] is called by `openings.rs` before the first side effect, [`give`] in the child with the assembled root as working
 //! directory. What is given is the device, not the host's node: the container gets a node of its own with the same number,
@@ -63,6 +63,18 @@ pub fn find(text: &str) -> Result<Vec<Device>> {
         Some(device) => bail!("{}: `{}` is the container's own", failed(), device.target.display()),
         None => Ok(found),
     }
+}
+
+/// All devices in the host's `/dev` but those that a container has of its own: the usual ones, and terminals.
+pub fn all() -> Result<Vec<Device>> {
+    let mut found = Vec::new();
+    walk(Path::new("/dev"), Path::new("/dev"), &mut found).context("give the host's devices")?;
+    let own = |target: &Path| {
+        let directories = ["/dev/pts", "/dev/shm", "/dev/mqueue"];
+        devices::is_taken(target) || directories.iter().any(|directory| target.starts_with(directory))
+    };
+    found.retain(|device| !own(&device.target));
+    Ok(found)
 }
 
 /// Reading alone cannot be had: a node's mode does not hold root, and a mount's `ro` does not hold devices.

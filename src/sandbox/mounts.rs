@@ -54,12 +54,12 @@ pub struct Detached {
 
 /// Copies the mounts of all bind sources while the host's file system is still in sight. Same order as `mounts`; `None`
 /// where there is nothing to copy.
-pub fn copy_sources(mounts: &[Mount]) -> Result<Vec<Option<Detached>>> {
+pub fn copy_sources(mounts: &[Mount], privileged: bool) -> Result<Vec<Option<Detached>>> {
     mounts
         .iter()
         .map(|mount| match mount {
             Mount::Bind { source, read_only, .. } => {
-                let copied = copy_source(source, *read_only);
+                let copied = copy_source(source, *read_only, privileged);
                 copied.map(Some).with_context(|| format!("mount volume `{}`", source.display()))
             }
             Mount::Tmpfs { .. } => Ok(None),
@@ -67,12 +67,12 @@ pub fn copy_sources(mounts: &[Mount]) -> Result<Vec<Option<Detached>>> {
         .collect()
 }
 
-fn copy_source(source: &std::path::Path, read_only: bool) -> Result<Detached> {
+fn copy_source(source: &std::path::Path, read_only: bool, privileged: bool) -> Result<Detached> {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, source, clone)?;
     let kind = FileType::from_raw_mode(fstat(&tree)?.st_mode);
     let mut attributes = libc::MOUNT_ATTR_NOSUID;
-    if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+    if !privileged && !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
         // A device that root in the container makes in a volume cannot be opened. A device that is itself the volume can.
         attributes |= libc::MOUNT_ATTR_NODEV;
     }
@@ -81,6 +81,12 @@ fn copy_source(source: &std::path::Path, read_only: bool) -> Result<Detached> {
     }
     mount_setattr(&tree, c"", true, attributes, 0, 0)?;
     Ok(Detached { tree, directory: kind.is_dir() })
+}
+
+/// Copies the host's cgroup file systems, with all that is mounted below.
+pub fn copy_cgroups() -> Result<OwnedFd> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(CWD, "/sys/fs/cgroup", clone).context("copy the mounts of `/sys/fs/cgroup`")
 }
 
 /// Puts the mounts into their places below `root`, in the order given.
@@ -143,9 +149,14 @@ fn mount_on(target: BorrowedFd<'_>, options: &str, flags: MountFlags) -> Result<
 }
 
 /// Mounts the kernel's file systems. `/proc` shows the processes of this PID namespace, `/sys` this network namespace's
-/// links; nobody needs to write to `/sys`.
-pub fn kernel_file_systems() -> Result<()> {
+/// links; nobody needs to write to `/sys`, unless the container is to have all rights: then it is writable, and the cgroups
+/// are there as on the host.
+pub fn kernel_file_systems(cgroups: Option<&OwnedFd>, privileged: bool) -> Result<()> {
     let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "proc", "proc", strict, None).context("mount `/proc`")?;
-    mount("sysfs", "sys", "sysfs", strict | MountFlags::RDONLY, None).context("mount `/sys`")
+    let writable = if privileged { MountFlags::empty() } else { MountFlags::RDONLY };
+    mount("sysfs", "sys", "sysfs", strict | writable, None).context("mount `/sys`")?;
+    let placed =
+        cgroups.map(|tree| move_mount(tree, "", CWD, "sys/fs/cgroup", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH));
+    placed.transpose().context("mount `/sys/fs/cgroup`").map(drop)
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::host_devices::{self, Device};
+use super::namespaces::Share;
 
 /// Docker's.
 const SHM_SIZE: u64 = 64 << 20;
@@ -14,13 +15,32 @@ const SHM_SIZE: u64 = 64 << 20;
 /// Options that open the sandbox.
 #[derive(Debug, Default, Clone, Args, Serialize, Deserialize)]
 pub struct OpeningArgs {
+    /// Give all rights that minirun has and all of the host's devices: no sandbox (mounts, names and processes stay its own)
+    #[arg(long)]
+    pub privileged: bool,
     /// Size of /dev/shm, as 512k, 64m (the default) or 1g
     #[arg(long, value_name = "SIZE")]
     pub shm_size: Option<String>,
     /// Give a device of the host, or all that are in a directory
     #[arg(long, value_name = "HOSTPATH[:PATH[:rwm]]")]
     pub device: Vec<String>,
+    /// Processes of whom to see and to be among: host or container:ID
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    pub pid: Share,
+    /// IPC of whom to share, /dev/shm with it: private, host or container:ID
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    pub ipc: Share,
+    /// Host name of whom to have: host or container:ID
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    pub uts: Share,
+    /// Cgroup namespace of whom to have: private, host or container:ID
+    #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
+    pub cgroupns: Share,
 }
+
+/// Said once where a container is privileged.
+pub const PRIVILEGED: &str = "--privileged gives the container the host's devices and all capabilities: its root can do to this \
+    host what root can";
 
 /// What is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +49,8 @@ pub struct Openings {
     pub shm_size: u64,
     /// Devices beyond the usual ones.
     pub devices: Vec<Device>,
+    /// Whether nothing is held back: settings of the kernel, devices, new privileges.
+    pub privileged: bool,
 }
 
 impl Openings {
@@ -43,11 +65,18 @@ impl Openings {
                 devices.push(device);
             }
         }
+        if args.privileged {
+            for device in host_devices::all()? {
+                if !devices.iter().any(|other| other.target == device.target) {
+                    devices.push(device);
+                }
+            }
+        }
         let shm_size = match &args.shm_size {
             Some(size) => bytes(size).with_context(|| format!("size /dev/shm to `{size}`"))?,
             None => SHM_SIZE,
         };
-        Ok(Self { shm_size, devices })
+        Ok(Self { shm_size, devices, privileged: args.privileged })
     }
 }
 

@@ -37,7 +37,9 @@ pub fn leave_host_mounts() -> Result<()> {
 }
 
 /// Mounts the overlay over the directory `lower` and makes its root the working directory. `files` are written to `/etc`.
-pub fn assemble(lower: &Path, files: &[(&str, String)]) -> Result<()> {
+///
+/// What is mounted is closed to devices, a device that root in the container makes among them, unless `devices` is set.
+pub fn assemble(lower: &Path, files: &[(&str, String)], devices: bool) -> Result<()> {
     // Relative to the working directory, the lower layer's path needs no quoting either.
     rustix::process::chdir(lower).with_context(|| format!("enter `{}`", lower.display()))?;
     // One file system for all that is made here: each further one costs its making, and its unmaking at the end.
@@ -53,9 +55,9 @@ pub fn assemble(lower: &Path, files: &[(&str, String)]) -> Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
         file.write_all(text.as_bytes()).with_context(|| format!("write `/etc/{name}`"))?;
     }
-    // nodev: a device that the program makes (root may, as in docker) cannot be opened.
+    let flags = if devices { MountFlags::empty() } else { MountFlags::NODEV };
     let options = c"lowerdir=.,upperdir=/run/upper,workdir=/run/work";
-    mount("overlay", MERGED, "overlay", MountFlags::NODEV, options)
+    mount("overlay", MERGED, "overlay", flags, options)
         .with_context(|| format!("mount an overlay over `{}`", lower.display()))?;
     rustix::process::chdir(MERGED).context("enter the root file system")
 }

@@ -26,7 +26,7 @@ use rustix::fs::Dir;
 
 pub use entry::{Entry, write_file};
 pub use find::{Found, Waited};
-pub use record::{Exit, Inside, Record, Status, boot_id, now, start_time};
+pub use record::{Exit, Inside, Record, Status, boot_id, now, start_time, start_time_in};
 
 use crate::error::{refused, warn};
 use crate::sandbox::cgroup;

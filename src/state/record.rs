@@ -79,6 +79,8 @@ pub struct Inside {
     pub limits: Vec<String>,
     /// The filter of system calls, `no_new_privs`, and so on. The filter of a file is kept in the file `filter`.
     pub security: SecurityOptions,
+    /// Whether its processes are in a PID namespace of the host's or of another container.
+    pub shares_processes: bool,
     /// The directories of its cgroups.
     pub groups: Vec<PathBuf>,
 }
@@ -166,9 +168,17 @@ pub fn start_time(pid: i32) -> Option<u64> {
     state_and_start(pid).map(|(_, start)| start)
 }
 
+/// The same from the text of that file.
+pub fn start_time_in(stat: &str) -> Option<u64> {
+    fields(stat).map(|(_, start)| start)
+}
+
 /// The fields 3 and 22: state and start time.
 fn state_and_start(pid: i32) -> Option<(char, u64)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    fields(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn fields(stat: &str) -> Option<(char, u64)> {
     // The second field is the name in parentheses and may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.nth(18)?.parse().ok()?))
