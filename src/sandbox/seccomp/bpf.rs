@@ -151,6 +151,7 @@ impl Policy {
         static NONE: Verdict = Verdict { clauses: Vec::new(), last: None };
         static BEYOND: Verdict = Verdict { clauses: Vec::new(), last: Some(u32::MAX) };
         let mut ranges: Vec<(u32, &Verdict)> = Vec::new();
+        let after = if self.beyond == self.default { &NONE } else { &BEYOND };
         let mut next = 0;
         let mut put = |from: u32, verdict| {
             if ranges.last().is_none_or(|(_, last)| *last != verdict) {
@@ -159,12 +160,13 @@ impl Policy {
         };
         for (number, verdict) in &self.verdicts {
             if *number > next {
-                put(next, &NONE);
+                // The private numbers of ARM are far above the others, and new ones are between them.
+                put(next, if next < PRIVATE_OF_ARM && *number > PRIVATE_OF_ARM { after } else { &NONE });
             }
             put(*number, verdict);
             next = number + 1;
         }
-        put(next, if self.beyond == self.default { &NONE } else { &BEYOND });
+        put(next, after);
         ranges
     }
 
@@ -183,7 +185,7 @@ pub fn assemble(policies: &[Policy], unknown: u32) -> Option<Vec<Instruction>> {
     let mut trees: Vec<(Arch, usize)> = Vec::new();
     // What comes first in the program is made last: x86_64 itself goes before x32, which is a part of it.
     for policy in policies.iter().rev() {
-        let mut entry = program.tree(policy, &policy.ranges())?;
+        let mut entry = program.tree(policy, &policy.ranges(), u32::MAX)?;
         let part = trees.iter().position(|(arch, _)| arch.audit == policy.arch.audit && arch.offset > 0);
         let (offset, beyond) = match part {
             Some(part) => {
@@ -213,6 +215,9 @@ pub fn assemble(policies: &[Policy], unknown: u32) -> Option<Vec<Instruction>> {
 pub const X86_64: u32 = 0xc000_003e;
 /// What tells numbers of x32 from those of x86_64.
 pub const X32_BIT: u32 = 0x4000_0000;
+
+/// `__ARM_NR_BASE`.
+const PRIVATE_OF_ARM: u32 = 0xf_0000;
 
 // `struct seccomp_data`.
 const NUMBER: u32 = 0;
@@ -289,24 +294,43 @@ impl Assembler {
         place
     }
 
-    fn tree(&mut self, policy: &Policy, ranges: &[(u32, &Verdict)]) -> Option<usize> {
+    /// The ranges, which end before `end`: halves of them, until few single numbers stand out of one verdict.
+    fn tree(&mut self, policy: &Policy, ranges: &[(u32, &Verdict)], end: u32) -> Option<usize> {
+        /// Costs the fewest instructions; more would be slower than another branch of the tree.
+        const FEW: usize = 4;
         // Cut off early what would become too long anyway: it may have been made to be.
         if self.reversed.len() > LONGEST {
             return None;
         }
-        let [(_, verdict)] = ranges else {
-            let (left, right) = ranges.split_at(ranges.len() / 2);
-            let from = right.first()?.0 | policy.arch.offset;
-            let above = self.tree(policy, right)?;
-            let below = self.tree(policy, left)?;
-            return Some(self.branch(JGE, from, above, below));
+        let ends = ranges.iter().skip(1).map(|(from, _)| *from).chain([end]);
+        let lone = |around: &Verdict| -> Option<Vec<(u32, &Verdict)>> {
+            let others = ranges.iter().copied().zip(ends.clone()).filter(|((_, verdict), _)| *verdict != around);
+            let few = others.clone().count() <= FEW && others.clone().all(|((from, _), end)| end - from == 1);
+            few.then(|| others.map(|(range, _)| range).collect())
         };
+        let around = [ranges.first()?.1, ranges.last()?.1];
+        let Some((around, lone)) = around.into_iter().find_map(|around| Some((around, lone(around)?))) else {
+            let (left, right) = ranges.split_at(ranges.len() / 2);
+            let from = right.first()?.0;
+            let above = self.tree(policy, right, end)?;
+            let below = self.tree(policy, left, from)?;
+            return Some(self.branch(JGE, from | policy.arch.offset, above, below));
+        };
+        let mut entry = self.verdict(policy, around)?;
+        for (number, verdict) in lone {
+            let found = self.verdict(policy, verdict)?;
+            entry = self.branch(JEQ, number | policy.arch.offset, found, entry);
+        }
+        Some(entry)
+    }
+
+    fn verdict(&mut self, policy: &Policy, verdict: &Verdict) -> Option<usize> {
         let last = policy.action(verdict);
         if verdict.clauses.is_empty() {
             return Some(self.end(last));
         }
         let key = |(known, end, wide, _): &&(Verdict, u32, bool, usize)| {
-            known == *verdict && *end == last && *wide == policy.arch.wide
+            known == verdict && *end == last && *wide == policy.arch.wide
         };
         if let Some((.., place)) = self.chains.iter().find(key) {
             return Some(*place);
@@ -322,7 +346,7 @@ impl Assembler {
             }
             entry = yes;
         }
-        self.chains.push(((*verdict).clone(), last, policy.arch.wide, entry.place));
+        self.chains.push((verdict.clone(), last, policy.arch.wide, entry.place));
         Some(entry.place)
     }
 
