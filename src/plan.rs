@@ -93,6 +93,7 @@ impl Plan {
         let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
         let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
         let workdir = workdir(args, config)?;
+        let filter = security.seccomp.filter(&capabilities)?;
 
         // Only a bridged container asks them.
         let resolvers = if args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
@@ -110,7 +111,6 @@ impl Plan {
             id,
         };
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
-        let filter = security.seccomp.filter(&capabilities)?;
         let no_new_privileges = security.no_new_privileges;
         let process = Process {
             argv,
