@@ -130,6 +130,7 @@ impl Plan {
         let log = log::Options::parse(&args.log_opt)?;
         let cgroup = cgroup::Limits::of(&args.limits)?.map(|limits| limits.plan(&id)).transpose()?;
         let mut record = begin_record(args, &log_directory, config, again)?;
+        let filter = security.seccomp.filter(&capabilities)?;
 
         // Only a bridged container asks them.
         let resolvers = if args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
@@ -139,7 +140,6 @@ impl Plan {
         record.address = network.address.map(|(own, _)| own);
         (record.id, record.name, record.image) = (id, name, label);
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
-        let filter = security.seccomp.filter(&capabilities)?;
         record.inside = Inside {
             env: env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect(),
             workdir: workdir.clone(),

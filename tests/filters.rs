@@ -16,6 +16,7 @@ use minirun::sandbox::credentials::DEFAULT_CAPABILITIES;
 use minirun::sandbox::seccomp::bpf::{Condition, Instruction, KILL_PROCESS, Op, Policy, assemble};
 use minirun::sandbox::seccomp::profile::{Rule, Tables, is_int};
 use minirun::sandbox::seccomp::{Openings, TABLES, oci};
+use proptest::prelude::*;
 
 const ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 0x5_0001;
@@ -357,6 +358,94 @@ fn a_profile_of_every_operator_is_as_libseccomp_understands_it() {
             let expected = run(&theirs, 0xc000_003e, number, &arguments);
             let said = run(ours.program(), 0xc000_003e, number, &arguments);
             assert_eq!(said, expected, "{:?} {number} {arguments:x?}", names(0)(number));
+        }
+    }
+}
+
+// 32-bit x86 reaches the same calls by `socketcall` and `ipc`.
+#[test]
+fn calls_behind_another_are_refused_and_allowed_as_by_libseccomp() {
+    let Some(program) = reference() else { return };
+    let names = ["socket", "connect", "sendmmsg", "semop", "shmget", "shmctl", "getpid", "tkill"];
+    for (default, action) in [(ALLOW, EPERM), (EPERM, ALLOW)] {
+        let mut lines = format!("default {default:x}\narch x86\n");
+        names.iter().for_each(|name| lines += &rule_line(action, name, &[]));
+        let (theirs, unknown) = libseccomp(program, &lines);
+        assert!(unknown.is_empty(), "{unknown:?}");
+        let word = |action| if action == ALLOW { "SCMP_ACT_ALLOW" } else { "SCMP_ACT_ERRNO" };
+        let json = format!(
+            r#"{{"defaultAction":"{}","architectures":["SCMP_ARCH_X86"],"syscalls":[{{"names":{names:?},"action":"{}"}}]}}"#,
+            word(default),
+            word(action)
+        );
+        let ours = oci::compile(json.as_bytes(), 0).unwrap();
+        for (audit, last) in [(0xc000_003e, 307), (0x4000_0003, 396)] {
+            for (number, first) in (0..=last).flat_map(|number| (0..40).map(move |first| (number, first))) {
+                let arguments = [first, 0, 0, 0, 0, 0];
+                let said = run(ours.program(), audit, number, &arguments);
+                assert_eq!(said, run(&theirs, audit, number, &arguments), "{audit:x} {number} {first}");
+            }
+        }
+    }
+}
+
+fn conditions() -> impl Strategy<Value = Condition> {
+    let value = prop_oneof![Just(0), 0..4u64, Just(HIGH), Just(HIGH | 1), Just(u64::MAX), any::<u64>()];
+    let op = prop_oneof![
+        Just(Op::Ne),
+        Just(Op::Lt),
+        Just(Op::Le),
+        Just(Op::Eq),
+        Just(Op::Ge),
+        Just(Op::Gt),
+        any::<u64>().prop_map(Op::MaskedEq),
+    ];
+    (0..3u8, op, value, any::<bool>()).prop_map(|(arg, op, value, low)| Condition { arg, op, value, low })
+}
+
+/// What a condition means, said straight.
+fn holds(condition: &Condition, arguments: &Arguments) -> bool {
+    let Condition { arg, op, value, low } = *condition;
+    let seen = arguments[usize::from(arg)] & if low { 0xffff_ffff } else { u64::MAX };
+    // Equality with an int is with the value as an int.
+    let equal = if low { value & 0xffff_ffff } else { value };
+    match op {
+        Op::Ne => seen != equal,
+        Op::Lt => seen < value,
+        Op::Le => seen <= value,
+        Op::Eq => seen == equal,
+        Op::Ge => seen >= value,
+        Op::Gt => seen > value,
+        Op::MaskedEq(mask) => seen & mask & if low { 0xffff_ffff } else { u64::MAX } == equal,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    // Long programs too, whose jumps do not reach their targets at once.
+    #[test]
+    fn programs_say_what_the_policy_says(
+        rules in prop::collection::vec(
+            (0..300u32, prop::collection::vec(conditions(), 0..3), prop_oneof![Just(ALLOW), Just(EPERM), 0x5_0002..0x5_0010u32]),
+            0..250,
+        ),
+        tries in prop::collection::vec(prop_oneof![0..4u64, Just(HIGH), Just(HIGH | 1), Just(u64::MAX), any::<u64>()], 3..9),
+    ) {
+        let mut policy = Policy::new(TABLES.arches[0], EPERM);
+        rules.iter().for_each(|(number, conditions, action)| policy.add(*number, conditions, *action));
+        policy.beyond = ENOSYS;
+        let Some(program) = assemble(std::slice::from_ref(&policy), KILL_PROCESS) else { return Ok(()) };
+        for number in 0..310 {
+            for tried in tries.windows(3) {
+                let arguments = [tried[0], tried[1], tried[2], 0, 0, 0];
+                let of_number = || rules.iter().filter(|(of, ..)| *of == number);
+                let always = of_number().find(|(_, conditions, _)| conditions.is_empty());
+                let first = of_number().find(|(_, conditions, _)| conditions.iter().all(|one| holds(one, &arguments)));
+                let beyond = rules.iter().all(|(of, ..)| *of < number);
+                let expected = always.or(first).map_or(if beyond { ENOSYS } else { EPERM }, |(.., action)| *action);
+                prop_assert_eq!(run(&program, 0xc000_003e, number, &arguments), expected, "{} {:x?}", number, arguments);
+            }
         }
     }
 }

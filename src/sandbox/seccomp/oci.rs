@@ -90,6 +90,9 @@ pub fn compile(text: &[u8], capabilities: u64) -> Result<Filter> {
             for (policy, highest) in policies.iter_mut().zip(&mut named) {
                 let column = TABLES.arches.iter().position(|arch| *arch == policy.arch);
                 let number = column.map_or(ABSENT, |column| numbers[column]);
+                if action != default {
+                    multiplexed(policy, name, &clauses, action);
+                }
                 if number == ABSENT {
                     continue;
                 }
@@ -107,7 +110,6 @@ pub fn compile(text: &[u8], capabilities: u64) -> Result<Filter> {
                 if tests > LONGEST * 4 {
                     return Err(too_long());
                 }
-                multiplexed(policy, name, &clauses, action);
             }
         }
     }
