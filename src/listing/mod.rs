@@ -71,8 +71,7 @@ pub struct ListArgs {
     #[arg(short, long, conflicts_with = "format")]
     pub quiet: bool,
     /// Form of the list: `table`, `json`, a template as '{{.ID}}', or `table TEMPLATE`
-    // clap asks for the default in words, and reads it.
-    #[arg(long, value_name = "FORM", default_value = "table", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FORM", default_value = "table")]
     pub format: Format,
     /// Do not shorten long cells of a table
     #[arg(long)]

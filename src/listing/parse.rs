@@ -21,10 +21,10 @@ pub(super) struct Parser<'a> {
 
 /// What ended a list of nodes.
 enum Ended {
-    ByText,
-    ByEnd,
+    Text,
+    Closed,
     /// `{{else}}`, whose tokens are still to be read where it is `{{else if}}` or `{{else with}}`.
-    ByElse,
+    Else,
 }
 
 impl<'a> Parser<'a> {
@@ -34,9 +34,9 @@ impl<'a> Parser<'a> {
 
     pub fn template(mut self) -> Result<Vec<Node>> {
         match self.nodes()? {
-            (nodes, Ended::ByText) => Ok(nodes),
-            (_, Ended::ByEnd) => bail!("{{{{end}}}} without a beginning"),
-            (_, Ended::ByElse) => bail!("{{{{else}}}} without {{{{if}}}}"),
+            (nodes, Ended::Text) => Ok(nodes),
+            (_, Ended::Closed) => bail!("{{{{end}}}} without a beginning"),
+            (_, Ended::Else) => bail!("{{{{else}}}} without {{{{if}}}}"),
         }
     }
 
@@ -54,11 +54,11 @@ impl<'a> Parser<'a> {
                 Token::Word(word) => match word.as_str() {
                     "end" => {
                         self.tokens.pop();
-                        return self.all_read().map(|()| (nodes, Ended::ByEnd));
+                        return self.all_read().map(|()| (nodes, Ended::Closed));
                     }
                     "else" => {
                         self.tokens.pop();
-                        return Ok((nodes, Ended::ByElse));
+                        return Ok((nodes, Ended::Else));
                     }
                     "if" | "range" | "with" => nodes.push(self.block()?),
                     "define" | "template" | "block" | "break" | "continue" => {
@@ -78,7 +78,7 @@ impl<'a> Parser<'a> {
         }
         let text = std::mem::take(&mut self.rest);
         self.text(text, false, &mut nodes);
-        Ok((nodes, Ended::ByText))
+        Ok((nodes, Ended::Text))
     }
 
     fn text(&mut self, text: &str, trim_end: bool, nodes: &mut Vec<Node>) {
@@ -106,9 +106,9 @@ impl<'a> Parser<'a> {
         let (body, end) = self.nodes()?;
         self.names.truncate(known);
         let otherwise = match end {
-            Ended::ByText => bail!("{{{{{word}}}}} has no {{{{end}}}}"),
-            Ended::ByEnd => Vec::new(),
-            Ended::ByElse => match self.tokens.last() {
+            Ended::Text => bail!("{{{{{word}}}}} has no {{{{end}}}}"),
+            Ended::Closed => Vec::new(),
+            Ended::Else => match self.tokens.last() {
                 None => self.otherwise(&word)?,
                 Some(Token::Word(next)) if next == "if" || next == "with" => vec![self.block()?],
                 Some(_) => bail!("{{{{else}}}} is followed by something else than if"),
@@ -126,9 +126,9 @@ impl<'a> Parser<'a> {
 
     fn otherwise(&mut self, word: &str) -> Result<Vec<Node>> {
         match self.nodes()? {
-            (nodes, Ended::ByEnd) => Ok(nodes),
-            (_, Ended::ByText) => bail!("{{{{{word}}}}} has no {{{{end}}}}"),
-            (_, Ended::ByElse) => bail!("{{{{{word}}}}} has two {{{{else}}}}"),
+            (nodes, Ended::Closed) => Ok(nodes),
+            (_, Ended::Text) => bail!("{{{{{word}}}}} has no {{{{end}}}}"),
+            (_, Ended::Else) => bail!("{{{{{word}}}}} has two {{{{else}}}}"),
         }
     }
 

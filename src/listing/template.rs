@@ -94,10 +94,10 @@ pub struct Row<'a> {
 
 /// Whether two names are the same field: `PidStart` is `pid_start`, `ID` is `id`.
 pub(super) fn same_field(a: &str, b: &str) -> bool {
-    let plain = |name: &str| -> String {
-        name.chars().filter(|c| !matches!(c, '_' | ' ' | '-')).flat_map(char::to_lowercase).collect()
-    };
-    a == b || plain(a) == plain(b)
+    fn plain(name: &str) -> impl Iterator<Item = char> {
+        name.chars().filter(|c| !matches!(c, '_' | ' ' | '-')).flat_map(char::to_lowercase)
+    }
+    a == b || plain(a).eq(plain(b))
 }
 
 /// What `name` stands for.
