@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::cp::CpArgs;
 use crate::commands::image::ImageArgs;
 use crate::net::Mode;
 use crate::state::DEFAULT_ROOT;
@@ -40,6 +41,8 @@ pub enum Verb {
     Run(Box<RunArgs>),
     /// List containers
     Ps(PsArgs),
+    /// Copy files and directories between a container and the host
+    Cp(CpArgs),
     /// Import, list and remove images
     Image(ImageArgs),
     /// Look after what minirun keeps on this host
@@ -53,7 +56,7 @@ impl Verb {
     pub fn needs_root(&self) -> bool {
         match self {
             Self::Run(args) => !args.dry_run,
-            Self::Ps(_) | Self::Image(_) | Self::System(_) => true,
+            Self::Ps(_) | Self::Cp(_) | Self::Image(_) | Self::System(_) => true,
             Self::Version => false,
         }
     }

@@ -161,7 +161,7 @@ fn rm(store: &Store, args: &Rm, out: &mut Vec<u8>) -> Result<()> {
 }
 
 /// Bytes in units of a thousand, three figures.
-fn decimal(bytes: u64) -> String {
+pub(crate) fn decimal(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1000 {
         return format!("{bytes} B");
