@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::attach::AttachArgs;
+use crate::commands::cp::CpArgs;
 use crate::commands::exec::ExecArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::inspect::InspectArgs;
@@ -83,6 +84,8 @@ pub enum Verb {
     Stats(StatsArgs),
     /// Give a container another name
     Rename(RenameArgs),
+    /// Copy files and directories between a container and the host
+    Cp(CpArgs),
     /// Import, list and remove images
     Image(ImageArgs),
     /// Look after what minirun keeps on this host

@@ -6,6 +6,7 @@
 pub mod attach;
 pub mod cli;
 pub mod commands;
+pub mod copy;
 pub mod error;
 pub mod exec;
 pub mod held;

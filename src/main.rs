@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use minirun::cli::{self, Verb};
 use minirun::commands::stop;
-use minirun::{commands, error, reaper};
+use minirun::{commands, error, reaper, state};
 
 /// Images, network definitions and logs: what outlives a reboot.
 const DATA_ROOT: &str = "/var/lib/minirun";
@@ -55,6 +55,9 @@ fn dispatch(cli: cli::Cli) -> Result<u8> {
         Verb::Rm(args) => stop::rm(&args, &cli.root)?,
         Verb::Restart(args) => stop::restart(&args, &cli.root, data_root)?,
         Verb::Rename(args) => stop::rename(&args, &cli.root)?,
+        Verb::Cp(args) => {
+            commands::cp::cp(&args, |name| state::State::open(&cli.root)?.find(name)?.root("copy files of"))?
+        }
         Verb::Image(args) => commands::image::image(&args, data_root)?,
         Verb::System(args) => commands::system::system(&args, &cli.root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,

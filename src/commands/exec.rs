@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use rustix::fs::{Mode, OFlags};
 
 use crate::error::refused;
 use crate::plan::{Process, merge};
@@ -101,11 +100,7 @@ fn process(args: &ExecArgs, found: &Found, argv: Vec<CString>) -> Result<Process
     let (capabilities, filter, no_new_privileges) = exec::confine(found, args.privileged)?;
     let user = match &args.user {
         None => inside.user.clone(),
-        Some(spec) => {
-            let root = format!("/proc/{}/root", found.record.pid.unwrap_or_default());
-            let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-            user::find(root.context("open the container's root")?.as_fd(), spec)?
-        }
+        Some(spec) => user::find(found.root("execute in")?.as_fd(), spec)?,
     };
     let workdir = args.workdir.clone().unwrap_or_else(|| inside.workdir.clone());
     if !workdir.is_absolute() {

@@ -1,6 +1,7 @@
 //! The verbs: one file each, whose function is what `main` calls.
 
 pub mod attach;
+pub mod cp;
 mod each;
 pub mod exec;
 pub mod filter;

@@ -44,7 +44,7 @@ const DIRECTORIES: usize = 128 << 20;
 
 /// Extracts `archive` into the empty directory `rootfs`.
 pub(super) fn extract(archive: impl Read, rootfs: BorrowedFd, limits: &Limits) -> Result<Tally> {
-    let mut members = Members::new(decompress(archive)?, limits);
+    let mut members = Members::new(decompress(archive, "minirun image import - NAME")?, limits);
     let mut tree = Tree::new(rootfs);
     let mut layers = Layers::default();
     while let Some(member) = members.next()? {
@@ -66,8 +66,8 @@ pub(super) fn extract(archive: impl Read, rootfs: BorrowedFd, limits: &Limits) -
     Ok(tree.tally)
 }
 
-/// The tar stream: the archive itself, or what gzip makes of it.
-fn decompress<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+/// The tar stream: the archive itself, or what gzip makes of it. `reader` is the command that reads it, for a remedy.
+pub(crate) fn decompress<'a>(mut archive: impl Read + 'a, reader: &str) -> Result<Box<dyn Read + 'a>> {
     const OTHERS: [(&[u8], &str, &str); 7] = [
         (b"\x28\xb5\x2f\xfd", "zstd", "zstd -dc"),
         (b"\xfd7zXZ\0", "xz", "xz -dc"),
@@ -84,7 +84,7 @@ fn decompress<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     }
     if let Some((_, name, program)) = OTHERS.iter().find(|(magic, ..)| first.starts_with(magic)) {
         return Err(anyhow!("it is compressed by {name}, and only plain and gzip archives are read"))
-            .remedy(format!("`{program} < ARCHIVE | minirun image import - NAME`"));
+            .remedy(format!("`{program} < ARCHIVE | {reader}`"));
     }
     let gzip = first.starts_with(b"\x1f\x8b");
     // Headers are read in blocks of 512 bytes.
@@ -92,8 +92,17 @@ fn decompress<'a>(mut archive: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     Ok(if gzip { Box::new(BufReader::with_capacity(64 << 10, MultiGzDecoder::new(whole))) } else { Box::new(whole) })
 }
 
-/// The relative path that a name stands for, without empty and `.` components: empty for the root itself.
+/// As [`relative`], and no whiteout.
 fn clean(name: &[u8]) -> Result<Vec<u8>> {
+    let path = relative(name)?;
+    match path.split(|byte| *byte == b'/').any(|component| component.starts_with(b".wh.")) {
+        true => layers::whiteout(),
+        false => Ok(path),
+    }
+}
+
+/// The relative path that a name stands for, without empty and `.` components: empty for the root itself.
+pub(crate) fn relative(name: &[u8]) -> Result<Vec<u8>> {
     if name.len() >= PATH_MAX {
         bail!("its name is longer than {} bytes", PATH_MAX - 1);
     }
@@ -113,9 +122,6 @@ fn clean(name: &[u8]) -> Result<Vec<u8>> {
         }
         if component.len() > NAME_MAX {
             bail!("a component of its name is longer than {NAME_MAX} bytes");
-        }
-        if component.starts_with(b".wh.") {
-            return layers::whiteout();
         }
         if !path.is_empty() {
             path.push(b'/');

@@ -25,20 +25,20 @@ const PADDING: u64 = 16 << 20;
 
 /// One file, directory or link.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
     /// As the archive has it.
-    pub(super) name: Vec<u8>,
-    pub(super) kind: Kind,
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: Kind,
     /// Permission, set-ID and sticky bits.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// Seconds and nanoseconds since 1970.
-    pub(super) mtime: (i64, i64),
+    pub(crate) mtime: (i64, i64),
 }
 
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// With its size. The content is what [`Members`] reads next.
     File(u64),
     Directory,
@@ -49,14 +49,14 @@ pub(super) enum Kind {
 }
 
 /// The stream. Reading it gives the content of the current member, to its end.
-pub(super) struct Members<'a, R> {
+pub(crate) struct Members<'a, R> {
     input: R,
     limits: &'a Limits,
     /// Of the current member: bytes of content not read yet, and the padding behind them.
     content: u64,
     padding: u64,
     /// Headers read so far, and the bytes that they announced.
-    pub(super) headers: u64,
+    pub(crate) headers: u64,
     announced: u64,
 }
 
@@ -88,12 +88,12 @@ impl<R: Read> Read for Members<'_, R> {
 }
 
 impl<'a, R: Read> Members<'a, R> {
-    pub(super) fn new(input: R, limits: &'a Limits) -> Self {
+    pub(crate) fn new(input: R, limits: &'a Limits) -> Self {
         Self { input, limits, content: 0, padding: 0, headers: 0, announced: 0 }
     }
 
     /// The next member, or `None` when the archive ended as it should.
-    pub(super) fn next(&mut self) -> Result<Option<Member>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>> {
         let mut extension = Extension::default();
         let mut extended = false;
         loop {
@@ -261,10 +261,10 @@ fn kind(entry: EntryType, name: &[u8], link: Option<Vec<u8>>, size: u64) -> Resu
         EntryType::Symlink => Kind::Symlink(link.context("the symbolic link has no target")?),
         EntryType::Link => Kind::Link(link.context("the hard link has no target")?),
         EntryType::Char | EntryType::Block => {
-            return Err(anyhow!("it is a device, which an image cannot have: each container gets its own `/dev`"))
+            return Err(anyhow!("it is a device, which is not extracted: each container gets its own `/dev`"))
                 .remedy("make the archive without it: `tar --exclude='./dev/*'`");
         }
-        EntryType::Fifo => bail!("it is a FIFO, which an image cannot have"),
+        EntryType::Fifo => bail!("it is a FIFO, which is not extracted"),
         EntryType::GNUSparse => return sparse(),
         // Sockets have no type: tar leaves them out, and who writes one chooses some other letter.
         other => bail!("its type `{}` is not known", shown(&[other.as_byte()])),
@@ -349,7 +349,7 @@ fn id(number: u64) -> Result<u32> {
 }
 
 /// A failed read: an early end is the archive's fault, anything else the disk's or the compression's.
-pub(super) fn unreadable(e: io::Error) -> anyhow::Error {
+pub(crate) fn unreadable(e: io::Error) -> anyhow::Error {
     match e.kind() {
         ErrorKind::UnexpectedEof => anyhow!("the archive is truncated"),
         _ => anyhow::Error::new(e).context("read the archive"),

@@ -14,14 +14,14 @@
 //! What always holds: a directory with an image's name is a whole image, because it gets that name by one rename. Who
 //! uses an image holds a shared lock on its directory, who deletes or replaces it an exclusive one.
 
-mod archive;
+pub(crate) mod archive;
 mod busybox;
 mod config;
 mod layers;
-mod members;
+pub(crate) mod members;
 mod name;
 mod staging;
-mod tree;
+pub(crate) mod tree;
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -109,7 +109,7 @@ pub(super) fn remove_directory(dir: BorrowedFd, name: &[u8]) -> Result<()> {
 }
 
 /// A name from an image or archive as a message shows it: escaped, and cut where it is long.
-pub(super) fn shown(name: &[u8]) -> String {
+pub(crate) fn shown(name: &[u8]) -> String {
     const LENGTH: usize = 120;
     let text = printable(&String::from_utf8_lossy(name));
     match text.char_indices().nth(LENGTH) {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
+use rustix::fs::{Mode, OFlags};
 
 use super::record::{self, Exit, Record, Status};
 use super::{Place, State, Swept, ended_within};
@@ -52,6 +53,19 @@ impl Found {
         self.record.process().ok_or_else(|| {
             refused(format!("{verb} container `{}`: it does not run", self.record.name), "see `minirun ps -a`")
         })
+    }
+
+    /// The root directory of its first process, which must live. What is below it is the container's, and hostile.
+    pub fn root(&self, verb: &str) -> Result<OwnedFd> {
+        let process = self.process(verb)?;
+        let path = format!("/proc/{}/root", self.record.pid.unwrap_or_default());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty()).with_context(|| format!("open `{path}`"))?;
+        // The number is the process's as long as it lives: asked last.
+        if ended_within(&process, 0) {
+            bail!("{verb} container `{}`: it has ended", self.record.name);
+        }
+        Ok(root)
     }
 
     /// Waits until nobody holds it any more, as long as `patience`. How it ended; `None` where it has not, or nobody knows.
