@@ -141,8 +141,8 @@ impl<O: Write, E: Write> Reading<O, E> {
             if let Some(before) = &mut place {
                 if before.ordinal >= first.0 && !self.window.is_after(&before.file) {
                     self.drain(before, u64::MAX, true)?;
+                    self.tell_gap(&before.file, &file)?;
                 }
-                self.tell_gap(&before.file, &file)?;
             }
             let offset = if ordinal == first.0 { first.1 } else { 0 };
             place = Some(Place { file, ordinal, offset });
@@ -151,7 +151,7 @@ impl<O: Write, E: Write> Reading<O, E> {
     }
 
     fn tell_gap(&mut self, before: &LogFile, file: &LogFile) -> io::Result<()> {
-        let numbers = before.number.zip(file.number);
+        let numbers = before.number().zip(file.number());
         let gone = numbers.map_or(0, |(before, number)| number.saturating_sub(before).saturating_sub(1));
         if gone == 0 {
             return Ok(());
