@@ -138,11 +138,12 @@ impl<O: Write, E: Write> Reading<O, E> {
         let first = self.starts.into_iter().min().unwrap_or_default();
         for file in files {
             let ordinal = place.as_ref().map_or(0, |place| place.ordinal + 1);
-            if let Some(before) = &mut place {
-                if before.ordinal >= first.0 && !self.window.is_after(&before.file) {
-                    self.drain(before, u64::MAX, true)?;
-                    self.tell_gap(&before.file, &file)?;
-                }
+            if let Some(before) = &mut place
+                && before.ordinal >= first.0
+                && !self.window.is_after(&before.file)
+            {
+                self.drain(before, u64::MAX, true)?;
+                self.tell_gap(&before.file, &file)?;
             }
             let offset = if ordinal == first.0 { first.1 } else { 0 };
             place = Some(Place { file, ordinal, offset });
