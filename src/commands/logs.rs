@@ -120,7 +120,7 @@ mod tests {
             let args = parse(line).unwrap_or_else(|e| panic!("{e}"));
             query(&args, 0).unwrap();
         }
-        for line in ["", "-n web", "-n x web", "-n -5 web", "a b", "--since web"] {
+        for line in ["-f", "-n web", "-n x web", "-n -5 web", "a b", "--since web"] {
             assert!(parse(line).is_err(), "{line}");
         }
         let error = query(&parse("--until noon web").unwrap(), 0).unwrap_err();

@@ -17,8 +17,6 @@ const GAP: u32 = 3;
 pub(super) struct LogFile {
     file: OwnedFd,
     identity: (u64, u64),
-    /// What it says its number is.
-    pub number: Option<u64>,
     /// Its bytes when it was opened.
     pub size: u64,
     /// Its last change then, in nanoseconds since 1970.
@@ -34,7 +32,6 @@ impl LogFile {
             return Err(Errno::NOENT);
         }
         Ok(LogFile {
-            number: number_of(&file),
             identity: (status.st_dev, status.st_ino),
             size: status.st_size.cast_unsigned(),
             changed: status.st_mtime.saturating_mul(1_000_000_000).saturating_add(status.st_mtime_nsec.cast_signed()),
@@ -50,6 +47,11 @@ impl LogFile {
                 result => return Ok(result?),
             }
         }
+    }
+
+    /// What it says its number is. A new file says that with its first record.
+    pub(super) fn number(&self) -> Option<u64> {
+        number_of(&self.file)
     }
 
     /// Its bytes now.

@@ -138,10 +138,11 @@ impl<O: Write, E: Write> Reading<O, E> {
         let first = self.starts.into_iter().min().unwrap_or_default();
         for file in files {
             let ordinal = place.as_ref().map_or(0, |place| place.ordinal + 1);
-            if let Some(before) = &mut place {
-                if before.ordinal >= first.0 && !self.window.is_after(&before.file) {
-                    self.drain(before, u64::MAX, true)?;
-                }
+            if let Some(before) = &mut place
+                && before.ordinal >= first.0
+                && !self.window.is_after(&before.file)
+            {
+                self.drain(before, u64::MAX, true)?;
                 self.tell_gap(&before.file, &file)?;
             }
             let offset = if ordinal == first.0 { first.1 } else { 0 };
@@ -151,7 +152,7 @@ impl<O: Write, E: Write> Reading<O, E> {
     }
 
     fn tell_gap(&mut self, before: &LogFile, file: &LogFile) -> io::Result<()> {
-        let numbers = before.number.zip(file.number);
+        let numbers = before.number().zip(file.number());
         let gone = numbers.map_or(0, |(before, number)| number.saturating_sub(before).saturating_sub(1));
         if gone == 0 {
             return Ok(());

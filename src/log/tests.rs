@@ -247,10 +247,10 @@ fn falling_behind_is_said() {
 #[test]
 fn following_ends_at_a_time_and_with_its_reader() {
     let dir = written(&LARGE, &[(Stdout, b"a\n")]);
-    let until = Query { follow: true, until: Some(time::now() - 1_000_000_000), ..query() };
+    let until = Query { follow: true, until: Some(now() - 1_000_000_000), ..query() };
     read(dir.path(), &until, || true, (Vec::new(), Vec::new()), None).unwrap();
     // Nothing is written, and still it is noticed that nobody reads.
-    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let (reader, writer) = nix::unistd::pipe().unwrap();
     drop(reader);
     let follow = Query { follow: true, tail: Some(0), ..query() };
     let out = fs::File::from(writer.try_clone().unwrap());
@@ -296,7 +296,7 @@ fn chunks() -> impl Strategy<Value = Vec<(bool, Vec<u8>)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn any_chunks_come_back(chunks in chunks(), lines in 0u64..20, restart in 0usize..30) {
