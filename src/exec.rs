@@ -89,7 +89,7 @@ pub fn run(place: &Place, process: &Process, detach: bool) -> Result<u8> {
     drop(theirs);
     let master = container.ready()?;
     let io = match master {
-        Some(master) => Io::Relay(Relay::start(master, process.interactive, None)?),
+        Some(master) => Io::Relay(Box::new(Relay::start(master, process.interactive, None)?)),
         None => Io::Inherited,
     };
     container.go()?;

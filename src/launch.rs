@@ -102,7 +102,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         }
         (None, Some(master)) => {
             let keys = caller.as_ref().map(|_| plan.detach_keys.clone());
-            Io::Relay(Relay::start(master, plan.process.interactive, keys)?)
+            Io::Relay(Box::new(Relay::start(master, plan.process.interactive, keys)?))
         }
         (None, None) => Io::Inherited,
     };
@@ -205,6 +205,8 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
     let home = plan.namespaces.aim()?;
     match sys::clone3(flags as u64, cgroup.and_then(Entrance::birthplace)) {
         Ok(Side::Parent(child)) => {
+            // Its ends of the pipes are the child's alone, so that they end with it.
+            drop(pipes);
             let container = Container { child, socket: ours, ended: false, rest: None };
             home.map_or(Ok(()), Home::back).map(|()| container)
         }

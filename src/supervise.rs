@@ -52,7 +52,7 @@ pub enum Io {
     /// They are minirun's own.
     Inherited,
     /// A terminal, carried to and from minirun's own.
-    Relay(Relay),
+    Relay(Box<Relay>),
     /// Held for a log and whoever is attached.
     Held(Box<Held>),
 }
@@ -141,7 +141,7 @@ impl<'a> Watch<'a> {
                 && let Some(command) = caller.take()
                 && let Io::Relay(relay) = std::mem::replace(&mut self.io, Io::Inherited)
             {
-                self.io = Io::Held(Box::new(let_go(relay)?));
+                self.io = Io::Held(Box::new(let_go(*relay)?));
                 command.let_go()?;
             }
             ended |= ended_now;
