@@ -15,7 +15,6 @@ use crate::error::Advice;
 use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
-use crate::sandbox::namespaces::Home;
 use crate::sandbox::rest::Rest;
 use crate::state::{self, Record, State};
 use crate::supervise::{self, Signals};
@@ -31,6 +30,9 @@ pub fn run(mut plan: Plan, root: &Path) -> Result<u8> {
     let state = State::open(root)?;
     let mut entry = state.reserve(&plan.record)?;
     plan.network.prepare()?;
+    if let Some(user) = &mut plan.userns {
+        user.make()?;
+    }
     let mut container = spawn(&plan)?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
@@ -81,15 +83,15 @@ fn spawn(plan: &Plan) -> Result<Container> {
     let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
     let (ours, theirs) = sync::pair()?;
     let mut flags = libc::CLONE_NEWNS | plan.namespaces.made();
-    if plan.network.mode != Mode::Host {
+    if plan.network.mode != Mode::Host && plan.userns.is_none() {
         flags |= libc::CLONE_NEWNET;
     }
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
-    let home = plan.namespaces.aim()?;
+    let home = plan.namespaces.aim(plan.userns.as_ref())?;
     match sys::clone3(flags as u64) {
         Ok(Side::Parent(child)) => {
             let container = Container { child, socket: ours, ended: false, rest: None };
-            home.map_or(Ok(()), Home::back).map(|()| container)
+            home.back().map(|()| container)
         }
         Ok(Side::Child) => {
             drop(ours);
@@ -101,7 +103,9 @@ fn spawn(plan: &Plan) -> Result<Container> {
                 Some(libc::EINVAL) => {
                     "this kernel lacks one of the mount, PID, UTS, IPC, cgroup and network namespaces"
                 }
-                Some(libc::ENOMEM) if home.is_some() => "the container whose processes are joined has ended",
+                Some(libc::ENOMEM) if !plan.namespaces.has_own_processes() => {
+                    "the container whose processes are joined has ended"
+                }
                 Some(libc::ENOSPC) => "raise user.max_net_namespaces and its like, see namespaces(7)",
                 Some(libc::ENOSYS) => "minirun needs Linux 5.12 or later",
                 _ => "see clone3(2)",

@@ -13,3 +13,4 @@ pub mod openings;
 pub mod rest;
 pub mod rootfs;
 pub mod user;
+pub mod userns;
