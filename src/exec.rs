@@ -37,6 +37,8 @@ pub struct Place {
     process: OwnedFd,
     /// Its user namespace, where it is not this process's own.
     user: Option<File>,
+    /// What its user 0 is on the host.
+    first_id: u32,
     groups: Option<Entrance>,
 }
 
@@ -56,7 +58,8 @@ impl Place {
         if crate::state::ended_within(&process, 0) {
             bail!("{}: it has ended", failed());
         }
-        Ok(Self { process, user, groups })
+        let first_id = found.record.inside.ids.map_or(0, |(uid, _)| uid);
+        Ok(Self { process, user, first_id, groups })
     }
 
     /// Joins all but the user namespace. (That one last, by the child: it takes the right to join the others away.)
@@ -109,10 +112,8 @@ fn become_program(place: &Place, process: &Process, detach: bool, parent: &End) 
     }
     place.groups.as_ref().map_or(Ok(()), Entrance::join)?;
     rustix::process::setsid().context("make a session")?;
-    if let Some(user) = &place.user {
-        setns(user, CloneFlags::CLONE_NEWUSER).context("join the container's user namespace")?;
-    }
-    let terminal = process.terminal.then(|| devices::open_terminal(process.user.uid)).transpose()?;
+    let owner = process.user.uid + place.first_id;
+    let terminal = process.terminal.then(|| devices::open_terminal(owner)).transpose()?;
     let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
         .context("open the container's root")?;
     let directory = rootfs::open_inside(root.as_fd(), &process.workdir, rustix::fs::OFlags::PATH)
@@ -123,7 +124,8 @@ fn become_program(place: &Place, process: &Process, detach: bool, parent: &End) 
     parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop((terminal, root));
     parent.wait_for_go()?;
-    init::confine_and_execute(process, None, (!detach).then_some(parent))
+    let within = place.user.as_ref().map(AsFd::as_fd);
+    init::confine_and_execute(process, None, (!detach).then_some(parent), within)
 }
 
 /// The confinement of a process in the container: the container's own, or none of it.

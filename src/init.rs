@@ -26,6 +26,7 @@ use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
 use crate::sandbox::devices::{self, Terminal};
 use crate::sandbox::namespaces::Whose;
+use crate::sandbox::userns::UserNamespace;
 use crate::sandbox::{credentials, host_devices, masks, mounts, rootfs};
 use crate::sync::End;
 use crate::sys;
@@ -80,21 +81,29 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
 
     umask(FileMode::empty());
     rootfs::leave_host_mounts()?;
+    let within = plan.userns.as_ref().map(UserNamespace::fd).transpose()?;
     let privileged = plan.openings.privileged;
     // While the host's files are in sight.
-    let sources = mounts::copy_sources(&plan.mounts, privileged)?;
+    let sources = mounts::copy_sources(&plan.mounts, privileged, within)?;
+    let mapped = within.map(|within| rootfs::map_lower(&plan.lower, within)).transpose()?;
     let cgroups = privileged.then(mounts::copy_cgroups).transpose()?;
     let shm = plan.namespaces.shared_memory()?;
-    rootfs::assemble(&plan.lower, &plan.files, privileged)?;
+    plan.userns.as_ref().map_or(Ok(()), UserNamespace::own_files)?;
+    rootfs::assemble(&plan.lower, &plan.files, mapped.as_ref(), privileged)?;
+    drop(mapped);
     mounts::kernel_file_systems(cgroups.as_ref(), privileged)?;
     drop(cgroups);
-    devices::make(plan.openings.shm_size, shm.as_ref(), privileged)?;
+    let tty = plan.userns.as_ref().map_or(devices::TTY, |user| user.host_gid(devices::TTY));
+    devices::make(tty, plan.openings.shm_size, shm.as_ref(), privileged)?;
     drop(shm);
-    let terminal = plan.process.terminal.then(|| devices::make_terminal(plan.process.user.uid)).transpose()?;
+    plan.userns.as_ref().map_or(Ok(()), UserNamespace::own_devices)?;
+    let uid = plan.process.user.uid;
+    let uid = plan.userns.as_ref().map_or(uid, |user| user.host_uid(uid));
+    let terminal = plan.process.terminal.then(|| devices::make_terminal(uid)).transpose()?;
     // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
     let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
     mounts::place(root.as_fd(), &plan.mounts, sources)?;
-    host_devices::give(root.as_fd(), &plan.openings.devices)?;
+    host_devices::give(root.as_fd(), &plan.openings.devices, plan.userns.as_ref())?;
     // Made before the root becomes read-only, and entered when it is the root.
     let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     // The settings are written through a descriptor from before /proc/sys becomes read-only, which no name leads to.
@@ -126,15 +135,20 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
         // (CVE-2019-5736). execve takes it back.
         set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close the process to others")?;
     }
-    confine_and_execute(&plan.process, reaper, Some(parent))
+    confine_and_execute(&plan.process, reaper, Some(parent), within)
 }
 
 /// Gives up what the process must not have, and becomes the program; `reaper` in its stead, if there is one. `parent` takes
-/// the process along when it ends.
-pub fn confine_and_execute(process: &Process, reaper: Option<&OwnedFd>, parent: Option<&End>) -> Result<Infallible> {
+/// the process along when it ends; `within` is the user namespace that it is to be in.
+pub fn confine_and_execute(
+    process: &Process,
+    reaper: Option<&OwnedFd>,
+    parent: Option<&End>,
+    within: Option<BorrowedFd<'_>>,
+) -> Result<Infallible> {
     sys::join_own_session_keyring().context("make a session keyring")?;
     sys::reset_signals().context("reset signals")?;
-    credentials::assume(process)?;
+    credentials::assume(process, within)?;
     if let Some(parent) = parent {
         // Again: the kernel forgets it with a change of credentials (prctl(2)). Was minirun killed in between, nobody told us.
         die_with_parent()?;

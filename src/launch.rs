@@ -20,7 +20,6 @@ use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
-use crate::sandbox::namespaces::Home;
 use crate::sandbox::rest::Rest;
 use crate::sandbox::seccomp::Choice;
 use crate::state::{self, Entry, Exit, Found, State};
@@ -64,8 +63,11 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     };
     let cgroup = plan.cgroup.as_ref().map(cgroup::Plan::make).transpose()?;
     plan.network.prepare()?;
+    if let Some(user) = &mut plan.userns {
+        user.make()?;
+    }
     let detached = plan.record.detached;
-    let uid = plan.process.user.uid;
+    let uid = plan.userns.as_ref().map_or(plan.process.user.uid, |ids| ids.host_uid(plan.process.user.uid));
     let pipes = detached && !plan.process.terminal;
     let (ends, given) = pipes.then(|| held::make_pipes(uid, plan.process.interactive)).transpose()?.unzip();
     // The log last: it is told of in the record, and goes with the entry.
@@ -198,17 +200,17 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
         // With groups of its own the child makes that namespace when it is in them.
         flags &= !libc::CLONE_NEWCGROUP;
     }
-    if plan.network.mode != Mode::Host {
+    if plan.network.mode != Mode::Host && plan.userns.is_none() {
         flags |= libc::CLONE_NEWNET;
     }
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
-    let home = plan.namespaces.aim()?;
+    let home = plan.namespaces.aim(plan.userns.as_ref())?;
     match sys::clone3(flags as u64, cgroup.and_then(Entrance::birthplace)) {
         Ok(Side::Parent(child)) => {
             // Its ends of the pipes are the child's alone, so that they end with it.
             drop(pipes);
             let container = Container { child, socket: ours, ended: false, rest: None };
-            home.map_or(Ok(()), Home::back).map(|()| container)
+            home.back().map(|()| container)
         }
         Ok(Side::Child) => {
             drop(ours);
@@ -221,7 +223,9 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
                 Some(libc::EINVAL) => {
                     "this kernel lacks one of the mount, PID, UTS, IPC, cgroup and network namespaces"
                 }
-                Some(libc::ENOMEM) if home.is_some() => "the container whose processes are joined has ended",
+                Some(libc::ENOMEM) if !plan.namespaces.has_own_processes() => {
+                    "the container whose processes are joined has ended"
+                }
                 Some(libc::ENOSPC) => "raise user.max_net_namespaces and its like, see namespaces(7)",
                 Some(libc::ENOSYS) => "minirun needs Linux 5.12 or later",
                 _ => "see clone3(2)",

@@ -56,7 +56,7 @@ fn dispatch(cli: cli::Cli) -> Result<u8> {
         Verb::Restart(args) => stop::restart(&args, &cli.root, data_root)?,
         Verb::Rename(args) => stop::rename(&args, &cli.root)?,
         Verb::Cp(args) => {
-            commands::cp::cp(&args, |name| state::State::open(&cli.root)?.find(name)?.root("copy files of"))?
+            commands::cp::cp(&args, |name| state::State::open(&cli.root)?.find(name)?.root("copy files of"))?;
         }
         Verb::Image(args) => commands::image::image(&args, data_root)?,
         Verb::System(args) => commands::system::system(&args, &cli.root)?,

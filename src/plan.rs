@@ -29,6 +29,7 @@ use crate::sandbox::namespaces::{self, Namespaces};
 use crate::sandbox::openings::{Openings, PRIVILEGED};
 use crate::sandbox::seccomp::Filter;
 use crate::sandbox::user::{self, User};
+use crate::sandbox::userns::{self, UserNamespace, UserNs};
 use crate::security::SecurityOptions;
 use crate::state::{self, Inside, Record};
 use crate::terminal::{DETACH_KEYS, DetachKeys};
@@ -52,6 +53,8 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// Whose namespaces it has.
     pub namespaces: Namespaces,
+    /// Its user namespace, where it has one of its own.
+    pub userns: Option<UserNamespace>,
     /// Devices and sizes beyond the usual.
     pub openings: Openings,
     /// Whether paths of /proc and /sys are masked or read-only.
@@ -110,7 +113,7 @@ impl Plan {
         if args.openings.privileged {
             warn(PRIVILEGED);
         }
-        let Options { id, name, hostname, mounts, openings, limits, capabilities, security, sysctls, hosts, env } =
+        let Options { id, name, hostname, mut mounts, openings, limits, capabilities, security, sysctls, hosts, env } =
             Options::of(args, again)?;
         let namespaces = Namespaces::find(&args.openings, state)?;
         let hostname = namespaces.hostname()?.unwrap_or(hostname);
@@ -121,6 +124,10 @@ impl Plan {
         let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
         let user = user::find(root.as_fd(), spec.map_or("", String::as_str))?;
         let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
+        let userns = match args.openings.userns {
+            UserNs::Host => None,
+            UserNs::Auto => Some(within(UserNamespace::lease()?, &user, &mut mounts)?),
+        };
         let arguments = args.detach.then(|| args.to_be_repeated(&env)).transpose()?;
         let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
         let workdir = workdir(args, config)?;
@@ -146,6 +153,7 @@ impl Plan {
             user: user.clone(),
             capabilities: capabilities.iter().fold(0, |bits, capability| bits | capability.bitmask()),
             limits: args.ulimit.clone(),
+            ids: userns.as_ref().map(|ids| (ids.host_uid(0), ids.host_gid(0))),
             shares_processes: !namespaces.has_own_processes(),
             groups: cgroup.as_ref().map(cgroup::Plan::directories).unwrap_or_default(),
             security: security.clone(),
@@ -173,6 +181,7 @@ impl Plan {
             read_only,
             mounts,
             namespaces,
+            userns,
             openings,
             masked: !security.system_paths_unconfined,
             files,
@@ -225,6 +234,13 @@ fn begin_record(
         log: args.detach.then(|| log_directory.to_owned()),
         ..Record::default()
     })
+}
+
+/// A user namespace that has the ids that are asked of it.
+fn within(userns: UserNamespace, user: &User, mounts: &mut [Mount]) -> Result<UserNamespace> {
+    userns.check_user(user)?;
+    userns.map_options(mounts)?;
+    Ok(userns)
 }
 
 /// The name and the network that a container would get, for `--dry-run`: as valid as a plan, and nothing is made for it,
@@ -309,6 +325,7 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         let message = format!("parse command line: unknown option `{}`", word.to_string_lossy());
         return Err(refused(message, "options of minirun come before the image; see `minirun run --help`"));
     }
+    userns::check(&args.openings, args.net, &args.cap_add)?;
     namespaces::check(&args.openings, args.hostname.as_deref(), args.init, &args.sysctl)?;
     if args.net == Mode::Host
         && let Some(key) = args.sysctl.iter().find(|key| key.starts_with("net"))

@@ -4,8 +4,11 @@
 //! `CAP_SYS_RESOURCE`; the bounding set while there is `CAP_SETPCAP`; groups and user while there are `CAP_SETGID` and
 //! `CAP_SETUID`; the capability sets last. A step that fails ends the container.
 
+use std::os::fd::BorrowedFd;
+
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, setrlimit};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -42,11 +45,17 @@ pub struct Limit {
 }
 
 /// Becomes the process's user, with its limits and no more than its capabilities.
-pub fn assume(process: &Process) -> Result<()> {
+///
+/// In the user namespace `within`, where there is one: it is entered when the limits are set, which only the host's root can
+/// raise, and everything after that counts there.
+pub fn assume(process: &Process, within: Option<BorrowedFd<'_>>) -> Result<()> {
     let Process { user, capabilities, limits, filter, no_new_privileges, .. } = process;
     for limit in limits {
         setrlimit(limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("set limit {:?} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+    }
+    if let Some(within) = within {
+        setns(within, CloneFlags::CLONE_NEWUSER).context("enter the user namespace")?;
     }
     if *no_new_privileges {
         set_no_new_privs(true).context("set no_new_privs")?;

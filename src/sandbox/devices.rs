@@ -39,6 +39,9 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "dev/core"),
 ];
 
+/// The group of terminals, the same number in every distribution.
+pub const TTY: u32 = 5;
+
 /// Whether every container has this device under this name.
 pub fn is_usual(target: &Path, number: u64) -> bool {
     NODES.iter().any(|(name, major, minor)| is_named(target, name) && number == makedev(*major, *minor))
@@ -60,7 +63,9 @@ fn is_named(target: &Path, name: &str) -> bool {
 /// By plain names: everything here was made a moment ago and nobody else sees it.
 ///
 /// Closed to other devices unless `open` is set.
-pub fn make(shm_size: u64, shared: Option<&OwnedFd>, open: bool) -> Result<()> {
+///
+/// The group of terminals is that with the host's number `tty`.
+pub fn make(tty: u32, shm_size: u64, shared: Option<&OwnedFd>, open: bool) -> Result<()> {
     mount_bind(rootfs::DEV, "dev").context("mount `/dev`")?;
     for (name, major, minor) in NODES {
         let failed = || format!("make device `/{name}`");
@@ -71,10 +76,11 @@ pub fn make(shm_size: u64, shared: Option<&OwnedFd>, open: bool) -> Result<()> {
     if !open {
         mount_setattr(CWD, c"dev", false, libc::MOUNT_ATTR_NODEV, 0, 0).context("close `/dev` to other devices")?;
     }
+    let terminals = CString::new(format!("newinstance,ptmxmode=0666,mode=0620,gid={tty}"))?;
     let shm = CString::new(format!("mode=1777,size={shm_size}"))?;
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     for (path, kind, flags, options) in [
-        ("dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, c"newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        ("dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, terminals.as_c_str()),
         ("dev/shm", "tmpfs", closed, shm.as_c_str()),
         ("dev/mqueue", "mqueue", closed, c""),
     ] {

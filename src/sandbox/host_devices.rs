@@ -15,8 +15,12 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use super::devices;
 use super::mounts::{attach, refuse_kernel_files};
 use super::rootfs::{self, open_target};
+use super::userns::UserNamespace;
 use crate::error::refused;
 use crate::options::target_path;
+
+/// `/proc/sys/kernel/overflowuid`.
+const NOBODY: u32 = 65534;
 
 /// A device that is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,19 +119,24 @@ impl Device {
         device.then_some(Self { target, kind, number: stat.st_rdev, mode: stat.st_mode & 0o777, owner })
     }
 
-    fn make(&self, path: &Path) -> Result<()> {
+    fn make(&self, path: &Path, user: Option<&UserNamespace>) -> Result<()> {
         mknodat(CWD, path, self.kind, Mode::from_raw_mode(self.mode), self.number)?;
-        Ok(chown(path, Some(Uid::from_raw(self.owner.0)), Some(Gid::from_raw(self.owner.1)))?)
+        let (uid, gid) = match user {
+            // Whoever has no number there is the overflow id, as ever.
+            Some(user) => (user.host_uid(self.owner.0.min(NOBODY)), user.host_gid(self.owner.1.min(NOBODY))),
+            None => self.owner,
+        };
+        Ok(chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
     }
 }
 
 /// Makes the nodes and puts them into their places below `root`.
-pub fn give(root: BorrowedFd<'_>, devices: &[Device]) -> Result<()> {
+pub fn give(root: BorrowedFd<'_>, devices: &[Device], user: Option<&UserNamespace>) -> Result<()> {
     for (number, device) in devices.iter().enumerate() {
         let put = || -> Result<()> {
             // On the stage, which is not closed to devices and which no name of the container leads to.
             let node = Path::new(rootfs::STAGE).join(format!("device{number}"));
-            device.make(&node)?;
+            device.make(&node, user)?;
             let tree = open_tree(CWD, &node, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
             let target = open_target(root, &device.target, false)?;
             refuse_kernel_files(target.as_fd())?;

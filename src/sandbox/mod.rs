@@ -15,3 +15,4 @@ pub mod rest;
 pub mod rootfs;
 pub mod seccomp;
 pub mod user;
+pub mod userns;

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, fstat, fstatfs};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 
 use super::rootfs::open_target;
-use crate::sys::mount_setattr;
+use crate::sys::{mount_idmap, mount_setattr};
 
 /// A mount that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +53,13 @@ pub struct Detached {
 }
 
 /// Copies the mounts of all bind sources while the host's file system is still in sight. Same order as `mounts`; `None`
-/// where there is nothing to copy.
-pub fn copy_sources(mounts: &[Mount], privileged: bool) -> Result<Vec<Option<Detached>>> {
+/// where there is nothing to copy. Their ids are mapped through the namespace `user`.
+pub fn copy_sources(mounts: &[Mount], privileged: bool, user: Option<BorrowedFd<'_>>) -> Result<Vec<Option<Detached>>> {
     mounts
         .iter()
         .map(|mount| match mount {
             Mount::Bind { source, read_only, .. } => {
-                let copied = copy_source(source, *read_only, privileged);
+                let copied = copy_source(source, *read_only, privileged, user);
                 copied.map(Some).with_context(|| format!("mount volume `{}`", source.display()))
             }
             Mount::Tmpfs { .. } => Ok(None),
@@ -67,7 +67,12 @@ pub fn copy_sources(mounts: &[Mount], privileged: bool) -> Result<Vec<Option<Det
         .collect()
 }
 
-fn copy_source(source: &std::path::Path, read_only: bool, privileged: bool) -> Result<Detached> {
+fn copy_source(
+    source: &std::path::Path,
+    read_only: bool,
+    privileged: bool,
+    user: Option<BorrowedFd<'_>>,
+) -> Result<Detached> {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, source, clone)?;
     let kind = FileType::from_raw_mode(fstat(&tree)?.st_mode);
@@ -80,7 +85,13 @@ fn copy_source(source: &std::path::Path, read_only: bool, privileged: bool) -> R
         attributes |= libc::MOUNT_ATTR_RDONLY;
     }
     mount_setattr(&tree, c"", true, attributes, 0, 0)?;
+    user.map_or(Ok(()), |user| map_ids(tree.as_fd(), user))?;
     Ok(Detached { tree, directory: kind.is_dir() })
+}
+
+/// Has a copied mount show its ids through the namespace `user`.
+pub fn map_ids(tree: BorrowedFd<'_>, user: BorrowedFd<'_>) -> Result<()> {
+    mount_idmap(tree, user).context("its file system, or one that is mounted below it, cannot map ids for --userns")
 }
 
 /// Copies the host's cgroup file systems, with all that is mounted below.

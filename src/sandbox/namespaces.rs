@@ -20,6 +20,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::{Deserialize, Serialize};
 
 use super::openings::OpeningArgs;
+use super::userns::UserNamespace;
 use crate::error::refused;
 use crate::state::{self, State};
 use crate::sys::mount_setattr;
@@ -126,7 +127,7 @@ impl Namespaces {
         })
     }
 
-    /// Which of them clone3 makes, `CLONE_NEW*`.
+    /// Which of them clone3 makes for it, `CLONE_NEW*`.
     pub fn made(&self) -> i32 {
         let kinds = [
             (&self.pid, libc::CLONE_NEWPID),
@@ -159,12 +160,16 @@ impl Namespaces {
         })
     }
 
-    /// In the parent: the next child will be in the other container's PID namespace. What brings it back is returned.
-    pub fn aim(&self) -> Result<Option<Home>> {
-        let Whose::Other(other) = &self.pid else { return Ok(None) };
-        let own = open_own("pid")?;
-        setns(other, CloneFlags::CLONE_NEWPID).context("join the other container's processes")?;
-        Ok(Some(Home(own)))
+    /// In the parent: the next child will be in the other container's PID namespace, and in the network namespace that
+    /// belongs to `user`. What brings the parent back is returned.
+    pub fn aim(&self, user: Option<&UserNamespace>) -> Result<Home> {
+        let mut home = Home::default();
+        if let Whose::Other(other) = &self.pid {
+            home.pid = Some(open_own("pid")?);
+            setns(other, CloneFlags::CLONE_NEWPID).context("join the other container's processes")?;
+        }
+        home.net = user.map(UserNamespace::aim).transpose()?;
+        Ok(home)
     }
 
     /// In the child, before anything is made in them: joins what is another container's. The PID namespace it is in already.
@@ -215,19 +220,26 @@ fn copy_shared_memory(other: Option<&OwnedFd>) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn open_own(kind: &str) -> Result<OwnedFd> {
+/// Opens a namespace of this process.
+pub fn open_own(kind: &str) -> Result<OwnedFd> {
     let path = format!("/proc/self/ns/{kind}");
     openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open `{path}`"))
 }
 
 /// The way back from [`Namespaces::aim`].
-#[derive(Debug)]
-pub struct Home(OwnedFd);
+#[derive(Debug, Default)]
+pub struct Home {
+    pid: Option<OwnedFd>,
+    net: Option<OwnedFd>,
+}
 
 impl Home {
-    /// Later children are in minirun's own PID namespace again. In the parent only.
+    /// minirun is in its own network namespace again, and later children in its own PID namespace. In the parent only.
     pub fn back(self) -> Result<()> {
-        setns(self.0, CloneFlags::CLONE_NEWPID).context("leave the other container's processes")
+        for (own, kind) in [(self.net, CloneFlags::CLONE_NEWNET), (self.pid, CloneFlags::CLONE_NEWPID)] {
+            own.map_or(Ok(()), |own| setns(own, kind)).context("come back to minirun's own namespaces")?;
+        }
+        Ok(())
     }
 }
 

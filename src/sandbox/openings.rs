@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::host_devices::{self, Device};
 use super::namespaces::Share;
+use super::userns::UserNs;
 
 /// Docker's.
 const SHM_SIZE: u64 = 64 << 20;
@@ -24,6 +25,16 @@ pub struct OpeningArgs {
     /// Give a device of the host, or all that are in a directory
     #[arg(long, value_name = "HOSTPATH[:PATH[:rwm]]")]
     pub device: Vec<String>,
+    /// auto: a user namespace with ids of its own, root in the container is nobody on the host
+    #[arg(
+        long,
+        value_name = "auto|host",
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub userns: UserNs,
     /// Processes of whom to see and to be among: host or container:ID
     #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
     pub pid: Share,

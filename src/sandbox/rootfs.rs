@@ -14,13 +14,20 @@ use std::path::{Component, Path};
 use anyhow::{Context, Result, bail};
 use nix::libc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, move_mount,
+    open_tree, unmount,
+};
 use rustix::process::pivot_root;
+
+use super::mounts;
 
 /// Where the layers are put together. `/run` is on every host; in this mount namespace, which nobody else sees, it is
 /// covered, so the names below it are ours and need no quoting in mount options.
 pub const STAGE: &str = "/run";
 const UPPER: &str = "/run/upper";
+/// Where the image is mounted if its ids are mapped.
+const LOWER: &str = "/run/lower";
 const WORK: &str = "/run/work";
 const MERGED: &str = "/run/merged";
 /// Becomes /dev (`devices.rs`).
@@ -36,16 +43,31 @@ pub fn leave_host_mounts() -> Result<()> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).context("make mounts private")
 }
 
+/// A copy of the mount of the directory `lower`, whose ids are mapped through the namespace `user`.
+pub fn map_lower(lower: &Path, user: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let map = || -> Result<OwnedFd> {
+        let tree = open_tree(CWD, lower, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+        mounts::map_ids(tree.as_fd(), user)?;
+        Ok(tree)
+    };
+    map().with_context(|| format!("use `{}` as root", lower.display()))
+}
+
 /// Mounts the overlay over the directory `lower` and makes its root the working directory. `files` are written to `/etc`.
 ///
-/// What is mounted is closed to devices, a device that root in the container makes among them, unless `devices` is set.
-pub fn assemble(lower: &Path, files: &[(&str, String)], devices: bool) -> Result<()> {
+/// With `mapped`, a copy of the mount of `lower` whose ids are mapped, it is over that. What is mounted is closed to devices, a device that root in the container makes among them, unless `devices` is set.
+pub fn assemble(lower: &Path, files: &[(&str, String)], mapped: Option<&OwnedFd>, devices: bool) -> Result<()> {
     // Relative to the working directory, the lower layer's path needs no quoting either.
     rustix::process::chdir(lower).with_context(|| format!("enter `{}`", lower.display()))?;
     // One file system for all that is made here: each further one costs its making, and its unmaking at the end.
     mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID, c"mode=755").context("mount a tmpfs for changes")?;
     for directory in [UPPER, WORK, MERGED, DEV, EMPTY] {
         make_directory(Path::new(directory))?;
+    }
+    if let Some(mapped) = mapped {
+        make_directory(Path::new(LOWER))?;
+        move_mount(mapped, "", CWD, LOWER, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).context("mount the image")?;
+        rustix::process::chdir(LOWER).context("enter the image")?;
     }
     for directory in DIRECTORIES {
         make_directory(&Path::new(UPPER).join(directory))?;

@@ -79,6 +79,8 @@ pub struct Inside {
     pub limits: Vec<String>,
     /// The filter of system calls, `no_new_privs`, and so on. The filter of a file is kept in the file `filter`.
     pub security: SecurityOptions,
+    /// In a user namespace: what its user and group 0 are on the host.
+    pub ids: Option<(u32, u32)>,
     /// Whether its processes are in a PID namespace of the host's or of another container.
     pub shares_processes: bool,
     /// The directories of its cgroups.
