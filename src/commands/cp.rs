@@ -3,12 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::copy::{self, HostEnd, Options};
 use crate::error::refused;
+use crate::state::State;
 
 /// Copy files and directories between a container and the host
 ///
@@ -47,15 +49,25 @@ pub struct CpArgs {
     destination: OsString,
 }
 
-/// Copies. `root_of` opens the root directory of the container with a name or ID, `O_PATH` suffices.
-pub fn cp(args: &CpArgs, root_of: impl FnOnce(&str) -> Result<OwnedFd>) -> Result<()> {
-    let options = Options { archive: args.archive, follow: args.follow_link, quiet: args.quiet };
+/// Copies.
+pub fn cp(args: &CpArgs, root: &Path) -> Result<()> {
+    let options = |first_ids| {
+        let (archive, follow, quiet) = (args.archive, args.follow_link, args.quiet);
+        Options { archive, follow, quiet, first_ids }
+    };
+    // The root directory of a container, and what its user and group 0 are.
+    let open = |name: &[u8]| -> Result<(OwnedFd, (u32, u32))> {
+        let found = State::open(root)?.find(&container(name)?)?;
+        Ok((found.root("copy files of")?, found.record.inside.ids.unwrap_or_default()))
+    };
     let copied = match (End::parse(&args.source), End::parse(&args.destination)) {
         (End::Container(name, path), End::Host(to)) => {
-            copy::out(root_of(&container(name)?)?.as_fd(), given(path)?, to, options)
+            let (root, ids) = open(name)?;
+            copy::out(root.as_fd(), given(path)?, to, options(ids))
         }
         (End::Host(from), End::Container(name, path)) => {
-            copy::into(from, root_of(&container(name)?)?.as_fd(), given(path)?, options)
+            let (root, ids) = open(name)?;
+            copy::into(from, root.as_fd(), given(path)?, options(ids))
         }
         (End::Container(..), End::Container(..)) => Err(refused(
             "both are in containers",

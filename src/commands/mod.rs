@@ -15,3 +15,44 @@ pub mod stats;
 pub mod stop;
 pub mod system;
 pub mod top;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Verb};
+use crate::error;
+
+/// Does what was typed. The exit code.
+pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
+    if cli.verb.needs_root() && !nix::unistd::geteuid().is_root() {
+        let user = nix::unistd::geteuid();
+        return Err(error::refused(
+            format!("run minirun: only root can, this is user {user}"),
+            "type `sudo` before it",
+        ));
+    }
+    match cli.verb {
+        Verb::Run(args) => return run::run(&args, &cli.root, data_root),
+        Verb::Ps(args) => ps::ps(&args, &cli.root)?,
+        Verb::Exec(args) => return exec::exec(&args, &cli.root),
+        Verb::Logs(args) => logs::logs_of(&args, &cli.root)?,
+        Verb::Inspect(args) => inspect::inspect(&args, &cli.root)?,
+        Verb::Top(args) => top::top(&args, &cli.root)?,
+        Verb::Stats(args) => stats::stats(&args, &cli.root)?,
+        Verb::Pause(args) => pause::pause(&args, &cli.root)?,
+        Verb::Unpause(args) => pause::unpause(&args, &cli.root)?,
+        Verb::Attach(args) => return attach::attach(&args, &cli.root),
+        Verb::Stop(args) => stop::stop(&args, &cli.root)?,
+        Verb::Kill(args) => stop::kill(&args, &cli.root)?,
+        Verb::Wait(args) => stop::wait(&args, &cli.root)?,
+        Verb::Rm(args) => stop::rm(&args, &cli.root)?,
+        Verb::Restart(args) => stop::restart(&args, &cli.root, data_root)?,
+        Verb::Rename(args) => stop::rename(&args, &cli.root)?,
+        Verb::Cp(args) => cp::cp(&args, &cli.root)?,
+        Verb::Image(args) => image::image(&args, data_root)?,
+        Verb::System(args) => system::system(&args, &cli.root)?,
+        Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,
+    }
+    Ok(0)
+}

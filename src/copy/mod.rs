@@ -38,6 +38,8 @@ pub struct Options {
     pub follow: bool,
     /// Show no progress.
     pub quiet: bool,
+    /// What user 0 and group 0 of the container are on the host, where they are not root.
+    pub first_ids: (u32, u32),
 }
 
 /// The end of a copy that is not in the container.
@@ -55,8 +57,8 @@ pub fn out(root: BorrowedFd, path: &[u8], to: HostEnd, options: Options) -> Resu
     let source = Source::find(Root::Container(root), path, options)?;
     match to {
         HostEnd::Path(to) => {
-            let owners =
-                Owners { kept: options.archive, user: geteuid().as_raw(), group: getegid().as_raw(), on_host: true };
+            let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+            let owners = Owners { kept: options.archive, user, group, on_host: true, first_ids: options.first_ids };
             source.copy(Root::Host, to, owners, &mut watch)
         }
         HostEnd::Stream => {
@@ -67,7 +69,8 @@ pub fn out(root: BorrowedFd, path: &[u8], to: HostEnd, options: Options) -> Resu
                 ));
             }
             let out = io::stdout().as_fd().try_clone_to_owned().context("copy the descriptor of standard output")?;
-            let mut archive = Archive::new(BufWriter::with_capacity(64 << 10, File::from(out)), source.name.is_some());
+            let out = BufWriter::with_capacity(64 << 10, File::from(out));
+            let mut archive = Archive::new(out, source.name.is_some(), options.first_ids);
             walk::copy(source.item, source.name.as_deref(), &mut archive, &mut watch)?;
             archive.finish()
         }
@@ -77,7 +80,8 @@ pub fn out(root: BorrowedFd, path: &[u8], to: HostEnd, options: Options) -> Resu
 /// Copies from the host to `path` of the container whose root directory is `root`.
 pub fn into(from: HostEnd, root: BorrowedFd, path: &[u8], options: Options) -> Result<()> {
     let mut watch = Watch::new(options.quiet)?;
-    let owners = Owners { kept: options.archive, user: 0, group: 0, on_host: false };
+    let (user, group) = options.first_ids;
+    let owners = Owners { kept: options.archive, user, group, on_host: false, first_ids: options.first_ids };
     let root = Root::Container(root);
     match from {
         HostEnd::Path(from) => Source::find(Root::Host, from, options)?.copy(root, path, owners, &mut watch),

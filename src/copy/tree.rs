@@ -17,6 +17,9 @@ use super::open::{Descent, Id, Item, by_descriptor, item, readable};
 use super::sink::{Meta, Sink};
 use super::watch::Watch;
 
+/// Who owns what has no owner here (`kernel.overflowuid`).
+pub(super) const NOBODY: u32 = 65534;
+
 /// Whose the copies are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owners {
@@ -27,6 +30,8 @@ pub(super) struct Owners {
     pub(super) group: u32,
     /// The copies are outside of any container.
     pub(super) on_host: bool,
+    /// What user 0 and group 0 of the container are on the host.
+    pub(super) first_ids: (u32, u32),
 }
 
 impl Owners {
@@ -34,7 +39,7 @@ impl Owners {
     /// for the same owner. From a container to the host it is one that somebody else has set, so there only for the caller
     /// who asks for it.
     fn of(&self, meta: &Meta, kind: FileType) -> (u32, u32, u32) {
-        let (user, group) = if self.kept { (meta.uid, meta.gid) } else { (self.user, self.group) };
+        let (user, group) = if self.kept { self.across(meta) } else { (self.user, self.group) };
         let mut mode = meta.mode;
         if kind == FileType::RegularFile {
             if user != meta.uid || self.on_host && (!self.kept || user != self.user) {
@@ -45,6 +50,17 @@ impl Owners {
             }
         }
         (user, group, mode)
+    }
+}
+
+impl Owners {
+    /// The same user and group at the other end. One that is not there becomes nobody.
+    fn across(&self, meta: &Meta) -> (u32, u32) {
+        let across = |id: u32, first: u32| match self.on_host {
+            true => id.checked_sub(first).unwrap_or(NOBODY),
+            false => id.saturating_add(first),
+        };
+        (across(meta.uid, self.first_ids.0), across(meta.gid, self.first_ids.1))
     }
 }
 

@@ -13,6 +13,7 @@ use tar::{EntryType, Header};
 use super::content;
 use super::open::{Id, Item, readable};
 use super::sink::{Meta, Sink};
+use super::tree::NOBODY;
 use super::watch::Watch;
 use crate::error::warn;
 use crate::image::tree::shown;
@@ -24,12 +25,14 @@ pub(super) struct Archive<W: Write> {
     out: W,
     /// The current directory's name in the archive, with a slash behind it unless it is empty.
     prefix: Vec<u8>,
+    /// What user 0 and group 0 of the container are on the host.
+    first_ids: (u32, u32),
 }
 
 impl<W: Write> Archive<W> {
     /// Names begin with `./` where there is no top directory.
-    pub(super) fn new(out: W, named: bool) -> Self {
-        Self { out, prefix: if named { Vec::new() } else { b"./".to_vec() } }
+    pub(super) fn new(out: W, named: bool, first_ids: (u32, u32)) -> Self {
+        Self { out, prefix: if named { Vec::new() } else { b"./".to_vec() }, first_ids }
     }
 
     /// Writes the end.
@@ -75,8 +78,9 @@ impl<W: Write> Archive<W> {
         put(&mut header, 157, &link[..link.len().min(NAME)]);
         header.set_entry_type(kind);
         header.set_mode(meta.mode);
-        header.set_uid(meta.uid.into());
-        header.set_gid(meta.gid.into());
+        let in_container = |id: u32, first: u32| u64::from(id.checked_sub(first).unwrap_or(NOBODY));
+        header.set_uid(in_container(meta.uid, self.first_ids.0));
+        header.set_gid(in_container(meta.gid, self.first_ids.1));
         header.set_size(size);
         // A time before 1970 is a negative number in the binary form of the field.
         header.set_mtime(meta.mtime.0.cast_unsigned());
