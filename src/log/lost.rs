@@ -24,8 +24,8 @@ impl Lost {
 
     pub(super) fn add(&mut self, stream: Stream, bytes: usize, cause: Errno) {
         match stream {
-            Stream::Stdout => self.stdout += bytes as u64,
-            Stream::Stderr => self.stderr += bytes as u64,
+            Stream::Stdout => self.stdout = self.stdout.saturating_add(bytes as u64),
+            Stream::Stderr => self.stderr = self.stderr.saturating_add(bytes as u64),
         }
         self.cause = cause;
     }
@@ -43,14 +43,14 @@ impl Lost {
     /// Leaves it to the next writer and to readers.
     pub(super) fn leave(&self, directory: BorrowedFd) {
         // The last resort: there is no other place to tell of it.
-        let text = format!("{} bytes of stdout, {} of stderr", self.stdout, self.stderr);
+        let cause = self.cause.raw_os_error();
+        let text = format!("{} bytes of stdout, {} of stderr, errno {cause}", self.stdout, self.stderr);
         let _ = rustix::fs::symlinkat(text, directory, LINK);
     }
 
     /// Takes over what the last writer left.
     pub(super) fn take(directory: BorrowedFd) -> Lost {
-        let (stdout, stderr) = counts(directory).unwrap_or_default();
-        Lost { stdout, stderr, cause: Errno::NOSPC }
+        read(directory).unwrap_or(Lost::NOTHING)
     }
 }
 
@@ -61,13 +61,14 @@ pub(super) fn forget(directory: BorrowedFd) {
 
 /// What the last writer left, in words.
 pub(super) fn left(directory: BorrowedFd) -> Option<String> {
-    let (stdout, stderr) = counts(directory)?;
-    Some(Lost { stdout, stderr, cause: Errno::NOSPC }.text())
+    read(directory).map(|lost| lost.text())
 }
 
-fn counts(directory: BorrowedFd) -> Option<(u64, u64)> {
+fn read(directory: BorrowedFd) -> Option<Lost> {
     let target = rustix::fs::readlinkat(directory, LINK, Vec::new()).ok()?;
-    let text = target.to_str().ok()?;
-    let (stdout, stderr) = text.strip_suffix(" of stderr")?.split_once(" bytes of stdout, ")?;
-    Some((stdout.parse().ok()?, stderr.parse().ok()?))
+    let (stdout, rest) = target.to_str().ok()?.split_once(" bytes of stdout, ")?;
+    let (stderr, cause) = rest.split_once(" of stderr, errno ")?;
+    // Beyond 4095 the kernel has none.
+    let cause = cause.parse().ok().filter(|cause| (1..4096).contains(cause))?;
+    Some(Lost { stdout: stdout.parse().ok()?, stderr: stderr.parse().ok()?, cause: Errno::from_raw_os_error(cause) })
 }
