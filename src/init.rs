@@ -81,29 +81,30 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
 
     umask(FileMode::empty());
     rootfs::leave_host_mounts()?;
-    let within = plan.userns.as_ref().map(UserNamespace::fd).transpose()?;
+    let userns = plan.userns.as_ref();
+    let within = userns.map(UserNamespace::fd).transpose()?;
     let privileged = plan.openings.privileged;
     // While the host's files are in sight.
     let sources = mounts::copy_sources(&plan.mounts, privileged, within)?;
     let mapped = within.map(|within| rootfs::map_lower(&plan.lower, within)).transpose()?;
     let cgroups = privileged.then(mounts::copy_cgroups).transpose()?;
     let shm = plan.namespaces.shared_memory()?;
-    plan.userns.as_ref().map_or(Ok(()), UserNamespace::own_files)?;
+    userns.map_or(Ok(()), UserNamespace::own_files)?;
     rootfs::assemble(&plan.lower, &plan.files, mapped.as_ref(), privileged)?;
     drop(mapped);
     mounts::kernel_file_systems(cgroups.as_ref(), privileged)?;
     drop(cgroups);
-    let tty = plan.userns.as_ref().map_or(devices::TTY, |user| user.host_gid(devices::TTY));
+    let tty = userns.map_or(devices::TTY, |user| user.host_gid(devices::TTY));
     devices::make(tty, plan.openings.shm_size, shm.as_ref(), privileged)?;
     drop(shm);
-    plan.userns.as_ref().map_or(Ok(()), UserNamespace::own_devices)?;
+    userns.map_or(Ok(()), UserNamespace::own_devices)?;
     let uid = plan.process.user.uid;
-    let uid = plan.userns.as_ref().map_or(uid, |user| user.host_uid(uid));
+    let uid = userns.map_or(uid, |user| user.host_uid(uid));
     let terminal = plan.process.terminal.then(|| devices::make_terminal(uid)).transpose()?;
     // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
     let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
     mounts::place(root.as_fd(), &plan.mounts, sources)?;
-    host_devices::give(root.as_fd(), &plan.openings.devices, plan.userns.as_ref())?;
+    host_devices::give(root.as_fd(), &plan.openings.devices, userns)?;
     // Made before the root becomes read-only, and entered when it is the root.
     let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     // The settings are written through a descriptor from before /proc/sys becomes read-only, which no name leads to.

@@ -23,13 +23,13 @@ use crate::net::names::{Resolvers, hosts};
 use crate::net::{Mode, Network};
 use crate::options;
 use crate::sandbox::cgroup;
-use crate::sandbox::credentials::{Limit, capabilities};
+use crate::sandbox::credentials::Limit;
 use crate::sandbox::mounts::Mount;
 use crate::sandbox::namespaces::{self, Namespaces};
 use crate::sandbox::openings::{Openings, PRIVILEGED};
 use crate::sandbox::seccomp::Filter;
 use crate::sandbox::user::{self, User};
-use crate::sandbox::userns::{self, UserNamespace, UserNs};
+use crate::sandbox::userns::{self, UserNamespace};
 use crate::security::SecurityOptions;
 use crate::state::{self, Inside, Record};
 use crate::terminal::{DETACH_KEYS, DetachKeys};
@@ -124,10 +124,7 @@ impl Plan {
         let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
         let user = user::find(root.as_fd(), spec.map_or("", String::as_str))?;
         let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
-        let userns = match args.openings.userns {
-            UserNs::Host => None,
-            UserNs::Auto => Some(within(UserNamespace::lease()?, &user, &mut mounts)?),
-        };
+        let userns = UserNamespace::find(args.openings.userns, &user, &mut mounts)?;
         let arguments = args.detach.then(|| args.to_be_repeated(&env)).transpose()?;
         let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
         let workdir = workdir(args, config)?;
@@ -236,13 +233,6 @@ fn begin_record(
     })
 }
 
-/// A user namespace that has the ids that are asked of it.
-fn within(userns: UserNamespace, user: &User, mounts: &mut [Mount]) -> Result<UserNamespace> {
-    userns.check_user(user)?;
-    userns.map_options(mounts)?;
-    Ok(userns)
-}
-
 /// The name and the network that a container would get, for `--dry-run`: as valid as a plan, and nothing is made for it,
 /// not even the image `busybox`.
 pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)> {
@@ -294,11 +284,7 @@ impl Options {
             mounts: mounts(args)?,
             openings: Openings::of(&args.openings)?,
             limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
-            capabilities: if args.openings.privileged {
-                capabilities(&["ALL".into()], &args.cap_drop)?
-            } else {
-                capabilities(&args.cap_add, &args.cap_drop)?
-            },
+            capabilities: args.openings.capabilities(&args.cap_add, &args.cap_drop)?,
             security: SecurityOptions::parse(&args.security_opt)?.or_privileged(args.openings.privileged),
             sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
             hosts: args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,

@@ -125,10 +125,11 @@ userns_test!(what_minirun_is_given_as_root_directory_is_mapped_and_unchanged, |h
 
 userns_test!(capabilities_count_in_its_network_and_nowhere_else, |host| {
     let script = "ip addr add 192.0.2.77/32 dev lo && echo added; \
-        mount -t tmpfs none /mnt || echo no-mount; umount /proc/kcore || echo masked; hostname x || echo no-name; \
+        mount -t tmpfs none /mnt || echo no-mount; \
+        unshare -m umount /proc/interrupts || echo still-masked; unshare -mpf mount -t proc proc /mnt || echo no-proc; umount /proc/kcore || echo masked; hostname x || echo no-name; \
         mknod /n c 1 3 || echo no-node";
     let said = host.minirun(run(&["--net=none", "--cap-add=ALL"], script)).run();
-    assert_eq!(said.stdout, "added\nno-mount\nmasked\nno-name\nno-node\n", "{said}");
+    assert_eq!(said.stdout, "added\nno-mount\nstill-masked\nno-proc\nmasked\nno-name\nno-node\n", "{said}");
     assert_eq!(host.minirun(run(&["--net=none"], "ip addr add 192.0.2.77/32 dev lo || echo no")).run().stdout, "no\n");
     let script = "echo 1 >/proc/sys/kernel/core_pattern || echo shut; grep CapEff /proc/self/status";
     let said = host.minirun(run(&["--net=none", "--security-opt=systempaths=unconfined"], script)).run();

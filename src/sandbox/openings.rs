@@ -3,9 +3,11 @@
 //! [`OpeningArgs`] is a part of the options of `run`; `plan.rs` makes [`Openings`] of it before the first side effect.
 
 use anyhow::{Context, Result, bail};
+use caps::CapsHashSet;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::credentials::capabilities;
 use super::host_devices::{self, Device};
 use super::namespaces::Share;
 use super::userns::UserNs;
@@ -47,6 +49,13 @@ pub struct OpeningArgs {
     /// Cgroup namespace of whom to have: private, host or container:ID
     #[arg(long, value_name = "WHOSE", default_value = "private", hide_default_value = true)]
     pub cgroupns: Share,
+}
+
+impl OpeningArgs {
+    /// What the program may do: all that minirun can, where the container is privileged.
+    pub fn capabilities(&self, add: &[String], drop: &[String]) -> Result<CapsHashSet> {
+        if self.privileged { capabilities(&["ALL".to_owned()], drop) } else { capabilities(add, drop) }
+    }
 }
 
 /// Said once where a container is privileged.

@@ -119,8 +119,19 @@ pub fn check(args: &OpeningArgs, net: Mode, added: &[String]) -> Result<()> {
 }
 
 impl UserNamespace {
+    /// That which was asked for; the options of `mounts` are made to fit.
+    pub fn find(asked: UserNs, user: &User, mounts: &mut [Mount]) -> Result<Option<Self>> {
+        if asked == UserNs::Host {
+            return Ok(None);
+        }
+        check_user(user)?;
+        let found = Self::lease()?;
+        found.map_options(mounts)?;
+        Ok(Some(found))
+    }
+
     /// Takes a range of ids that nobody has.
-    pub fn lease() -> Result<Self> {
+    fn lease() -> Result<Self> {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let (subuid, subgid) = (read("/etc/subuid"), read("/etc/subgid"));
         let directory = Path::new(DEFAULT_ROOT);
@@ -147,19 +158,8 @@ impl UserNamespace {
         ))
     }
 
-    /// Refuses users and groups that are beyond its ids.
-    pub fn check_user(&self, user: &User) -> Result<()> {
-        let ids = user.groups.iter().chain([&user.uid, &user.gid]);
-        match ids.max().filter(|id| **id >= COUNT) {
-            Some(id) => {
-                bail!("be user {}: in a user namespace there is no id {id}, {} is the last", user.uid, COUNT - 1)
-            }
-            None => Ok(()),
-        }
-    }
-
     /// A tmpfs is mounted by the host's root: the ids in its options become the host's.
-    pub fn map_options(&self, mounts: &mut [Mount]) -> Result<()> {
+    fn map_options(&self, mounts: &mut [Mount]) -> Result<()> {
         for mount in mounts {
             let Mount::Tmpfs { options, .. } = mount else { continue };
             let map = |option: &str| -> Result<String> {
@@ -260,6 +260,17 @@ impl UserNamespace {
                 .with_context(|| format!("give `/{path}` to the container's root"))?;
         }
         Ok(())
+    }
+}
+
+/// Refuses users and groups that are beyond the ids of a user namespace.
+fn check_user(user: &User) -> Result<()> {
+    let ids = user.groups.iter().chain([&user.uid, &user.gid]);
+    match ids.max().filter(|id| **id >= COUNT) {
+        Some(id) => {
+            bail!("be user {}: in a user namespace there is no id {id}, {} is the last", user.uid, COUNT - 1)
+        }
+        None => Ok(()),
     }
 }
 
