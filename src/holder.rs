@@ -35,7 +35,7 @@ const ENDED: u8 = b'E';
 pub struct Caller(OwnedFd);
 
 impl Caller {
-    /// The container lives on without the command.
+    /// The container lives on without the command. An error where that is gone already: nobody has heard of the container.
     pub fn let_go(self) -> Result<()> {
         // From here on nobody reads what minirun says, and nobody's terminal, directory or pipe is held.
         let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
@@ -46,8 +46,7 @@ impl Caller {
         rustix::process::chdir("/").context("leave the working directory")?;
         // Fails where this process leads a session already.
         let _ = rustix::process::setsid();
-        self.say(&[LET_GO]);
-        Ok(())
+        self.say(&[LET_GO]).context("let go of the command that was typed")
     }
 
     /// Readable when the command has ended.
@@ -55,9 +54,8 @@ impl Caller {
         self.0.as_fd()
     }
 
-    /// A command that is gone need not be told.
-    fn say(&self, bytes: &[u8]) {
-        let _ = send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
+    fn say(&self, bytes: &[u8]) -> nix::Result<()> {
+        send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL).map(drop)
     }
 }
 
@@ -81,7 +79,8 @@ pub fn apart(work: impl FnOnce(Caller, Signals) -> (Option<Caller>, Result<u8>))
             };
             let code = outcome.unwrap_or_else(|error| error::report(&error));
             if let Some(caller) = caller {
-                caller.say(&[ENDED, code]);
+                // A command that is gone need not be told.
+                let _ = caller.say(&[ENDED, code]);
             }
             sys::exit_now(code)
         }

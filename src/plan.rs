@@ -196,13 +196,19 @@ impl Plan {
     /// Writes the ID and the process id to the files that were asked for.
     pub fn write_ids(&self) -> Result<()> {
         let [cidfile, pidfile] = &self.id_files;
-        let pid = self.record.pid.map_or_else(String::new, |pid| pid.to_string());
-        for (path, text) in [(cidfile, &self.record.id), (pidfile, &pid)] {
-            let Some(path) = path else { continue };
-            let write = || state::open_private(path)?.write_all(text.as_bytes()).map_err(anyhow::Error::from);
-            write().with_context(|| format!("write `{}`", path.display()))?;
+        let write = |path: &Path, text: &str| -> Result<()> {
+            let mut file = state::open_private(path)?;
+            // The process id of an earlier one may be longer.
+            file.set_len(0)?;
+            Ok(file.write_all(text.as_bytes())?)
+        };
+        let failed = |path: &Path| format!("write `{}`", path.display());
+        if let Some(path) = pidfile {
+            let pid = self.record.pid.map_or_else(String::new, |pid| pid.to_string());
+            write(path, &pid).with_context(|| failed(path))?;
         }
-        Ok(())
+        // The last: it names a container that is there.
+        cidfile.as_ref().map_or(Ok(()), |path| write(path, &self.record.id).with_context(|| failed(path)))
     }
 }
 

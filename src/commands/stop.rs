@@ -190,6 +190,10 @@ pub fn restart(args: &RestartArgs, root: &Path, data_root: &Path) -> Result<()> 
             return Err(refused(message, "end it and run it again, or run it with -d"));
         };
         let arguments = arguments.with_context(failed)?;
+        if found.record.remove {
+            // It goes with its next end.
+            state.keep(&found).with_context(failed)?;
+        }
         stop_one(&found, None, args.time)?;
         let found = state.find(&found.record.id).with_context(failed)?;
         if found.status == Status::Starting || found.holder.is_some() {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -21,8 +21,9 @@ pub struct Entry {
     path: PathBuf,
     /// The link of its name.
     name: Option<PathBuf>,
-    /// The record's file as it was written last: `minirun rename` puts another one into its place.
-    inode: u64,
+    /// The files that are or were its record, the last one last: whoever waits for its end has one of them open. (`minirun
+    /// rename` puts another one into its place.)
+    records: Vec<(u64, File)>,
     /// What a revived container comes back to: its place and its record.
     before: Option<(PathBuf, Record)>,
     record: Record,
@@ -43,8 +44,8 @@ impl Entry {
                 break lock;
             }
         };
-        let mut entry = Self { path, name, inode: 0, before: None, record: record.clone(), lock };
-        entry.inode = create_record(&entry.path.join("record"), record)?;
+        let mut entry = Self { path, name, records: Vec::new(), before: None, record: record.clone(), lock };
+        entry.records.push(create_record(&entry.path.join("record"), record)?);
         Ok(entry)
     }
 
@@ -55,7 +56,7 @@ impl Entry {
         fs::rename(&found.path, &path).with_context(failed)?;
         let before = Some((found.path.clone(), found.record.clone()));
         // The record stays what it was until the container runs again: a kill in between loses nothing.
-        Ok(Self { path, name, inode: 0, before, record: record.clone(), lock })
+        Ok(Self { path, name, records: Vec::new(), before, record: record.clone(), lock })
     }
 
     /// Its directory.
@@ -70,8 +71,10 @@ impl Entry {
 
     /// Writes what the container has become, so that it is on disk before the user's program runs.
     pub fn commit(&mut self, record: &Record) -> Result<()> {
-        self.inode = write_record(&self.path, record)?;
-        self.record = record.clone();
+        self.look_again();
+        let record = Record { name: self.record.name.clone(), ..record.clone() };
+        self.records.push(write_record(&self.path, &record)?);
+        self.record = record;
         Ok(())
     }
 
@@ -88,25 +91,26 @@ impl Entry {
             fs::rename(&path, &kept).with_context(|| format!("rename `{}`", path.display()))?;
             return attach;
         }
-        // For who waits for it: they hold this very file.
-        let told = overwrite(&path.join("record"), &self.record);
+        // For who waits for it: they hold these very files.
+        let told = self.records.iter().try_for_each(|(_, file)| overwrite(file, &self.record));
         let log = self.record.log.as_deref().map_or(Ok(()), remove_log);
         let name = self.name.take().map_or(Ok(()), |name| remove_if_there(&name));
         remove_directory(&path).and(name).and(log).and(told).and(attach)
     }
 
-    /// The record that is on disk, where it is not the one that was written here: another name was given.
+    /// The record that is on disk, where it is not the one that was written here: it has another name, or is to be kept.
     fn look_again(&mut self) {
         let path = self.path.join("record");
-        if fs::symlink_metadata(&path).is_ok_and(|about| about.ino() == self.inode) {
+        let Ok(inode) = fs::symlink_metadata(&path).map(|about| about.ino()) else { return };
+        if self.records.last().is_some_and(|(last, _)| *last == inode) {
             return;
         }
-        let Some(now) = File::open(&path).ok().and_then(|file| record::read(&file)) else { return };
-        self.name = self.name.as_ref().map_or_else(
-            || self.path.ancestors().nth(2).map(|root| root.join("names").join(&now.name)),
-            |old| Some(old.with_file_name(&now.name)),
-        );
-        self.record.name = now.name;
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else { return };
+        let Some(now) = record::read(&file) else { return };
+        let names = self.path.ancestors().nth(2).map(|root| root.join("names"));
+        self.name = names.filter(|_| now.name != now.id).map(|names| names.join(&now.name));
+        (self.record.name, self.record.remove) = (now.name, now.remove);
+        self.records.push((inode, file));
     }
 
     fn give_up(&mut self) -> Result<()> {
@@ -157,31 +161,32 @@ pub(super) fn lock(path: &Path) -> Result<Option<Flock<File>>> {
     Ok(lock.metadata().is_ok_and(same).then_some(lock))
 }
 
-/// Replaces the record in a container's directory. The number of the new file.
-pub(super) fn write_record(directory: &Path, record: &Record) -> Result<u64> {
+/// Replaces the record in a container's directory. The new file, and its number.
+pub(super) fn write_record(directory: &Path, record: &Record) -> Result<(u64, File)> {
     let temporary = directory.join("record.new");
     let path = directory.join("record");
     remove_if_there(&temporary)?;
-    let inode = create_record(&temporary, record)?;
+    let file = create_record(&temporary, record)?;
     fs::rename(&temporary, &path).with_context(|| format!("write `{}`", path.display()))?;
-    Ok(inode)
+    Ok(file)
 }
 
-fn create_record(path: &Path, record: &Record) -> Result<u64> {
-    let write = || -> Result<u64> {
+fn create_record(path: &Path, record: &Record) -> Result<(u64, File)> {
+    let write = || -> Result<(u64, File)> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(&serde_json::to_vec(record)?)?;
-        Ok(file.metadata()?.ino())
+        Ok((file.metadata()?.ino(), file))
     };
     write().inspect_err(|_| _ = fs::remove_file(path)).with_context(|| format!("write `{}`", path.display()))
 }
 
-fn overwrite(path: &Path, record: &Record) -> Result<()> {
+fn overwrite(file: &File, record: &Record) -> Result<()> {
     let write = || -> Result<()> {
-        let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
-        Ok(file.write_all(&serde_json::to_vec(record)?)?)
+        let text = serde_json::to_vec(record)?;
+        file.set_len(0)?;
+        Ok(file.write_all_at(&text, 0)?)
     };
-    write().with_context(|| format!("write `{}`", path.display()))
+    write().context("write down the end of the container")
 }
 
 /// Writes a file of a container's directory, in the place of what was there.

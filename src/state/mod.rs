@@ -113,6 +113,11 @@ impl State {
         done.map(drop)
     }
 
+    /// A container that lives is kept after its end, whatever was said of that.
+    pub fn keep(&self, found: &Found) -> Result<()> {
+        entry::write_record(&found.path, &Record { remove: false, ..found.record.clone() }).map(drop)
+    }
+
     /// The containers, by age: those that live and those that are kept. Sweeps what is left of killed ones.
     pub fn list(&self) -> Result<Vec<Found>> {
         let mut all = Vec::new();

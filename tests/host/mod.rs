@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests run programs, write files and start threads")]
 
 mod call;
+mod detached;
 mod ground;
 mod snapshot;
 mod terminal;
@@ -23,6 +24,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use call::{Call, Output, Running};
+pub use detached::{ALONE, is_alive, kill_hard, open_files};
 pub use snapshot::Snapshot;
 pub use terminal::Terminal;
 
@@ -234,9 +236,15 @@ impl Host {
     /// Judges: everything is as it was. The kernel takes a namespace apart up to a second after its last process, so it gets
     /// five.
     pub fn nothing_left(&self) {
+        self.nothing_left_but(&[]);
+    }
+
+    /// The same, but for what names one of these words.
+    pub fn nothing_left_but(&self, words: &[&str]) {
         let patience = Instant::now() + Duration::from_secs(5);
         loop {
-            let left = self.left();
+            let mut left = self.left();
+            left.retain(|line| !words.iter().any(|word| line.contains(word)));
             if left.is_empty() {
                 return;
             }
@@ -255,12 +263,21 @@ impl Host {
 
     /// Those of its first child, before it becomes the container's program.
     pub fn calls_of_the_child(&self, words: &str) -> Vec<SystemCall> {
+        self.calls_of_process(1, words).into_iter().take_while(|call| call.name != "execve").collect()
+    }
+
+    /// Those of the holder of a detached container, until its end.
+    pub fn calls_of_the_holder(&self, words: &str) -> Vec<SystemCall> {
+        self.calls_of_process(1, words)
+    }
+
+    fn calls_of_process(&self, number: usize, words: &str) -> Vec<SystemCall> {
         let traces = self.directory("traces");
         self.sh(&format!("strace -ff -qq -o {}/of $MINIRUN {words}", traces.text())).ok();
         let mut files: Vec<_> =
             std::fs::read_dir(traces.path()).expect("traces").flatten().map(|file| file.path()).collect();
         files.sort_by_key(|path| path.extension().and_then(|pid| pid.to_str()?.parse::<u32>().ok()));
-        calls_in(&files[1]).into_iter().take_while(|call| call.name != "execve").collect()
+        calls_in(&files[number])
     }
 
     /// The same, where something happens at `call`: `signal=KILL`, `error=ENOMEM` (strace(1), "Tampering").

@@ -260,7 +260,7 @@ fn contents(path: &Path, size: u64) -> u64 {
 
 /// Process 1 inherits the children of whoever was killed, and nobody else can bury them. What the test started itself is left to
 /// the test.
-fn reap() {
+pub fn reap() {
     use nix::sys::wait::{WaitPidFlag, waitpid};
     use nix::unistd::Pid;
     for process in numbers("/proc") {
