@@ -196,7 +196,7 @@ impl UserNamespace {
             Ok(Side::Parent(child)) => child,
             Ok(Side::Child) => {
                 drop(go);
-                let _ = wait.read(&mut [0]);
+                while wait.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::Interrupted) {}
                 sys::exit_now(0)
             }
             Err(error) => {
