@@ -17,7 +17,7 @@ use std::io::{IoSlice, stderr, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recv, sendmsg, socket,
@@ -131,8 +131,9 @@ pub struct Options {
     pub proxy: bool,
 }
 
-/// Shows what the container writes and sends what is typed, until one of them ends. The exit code.
-pub fn run(directory: &Path, options: Options) -> Result<u8> {
+/// Shows what the container writes and sends what is typed, until one of them ends. The exit code; `None` where the holder
+/// has gone without a word.
+pub fn run(directory: &Path, options: Options) -> Result<Option<u8>> {
     let mut signals = Signals::catch()?;
     let socket = connect_to(directory).context("attach to the container")?;
     let raw = if options.input && options.terminal { RawMode::enter()? } else { None };
@@ -143,18 +144,30 @@ pub fn run(directory: &Path, options: Options) -> Result<u8> {
         if signal {
             for number in signals.pending() {
                 if let Some(code) = client.signal(number)? {
-                    return Ok(code);
+                    return Ok(Some(code));
                 }
             }
         }
-        if told && let Some(code) = client.hear()? {
-            return Ok(code);
+        match if told { client.hear()? } else { Heard::More } {
+            Heard::More => {}
+            Heard::Last(code) => return Ok(Some(code)),
+            Heard::Gone => return Ok(None),
         }
         if typed && client.read_typed()? {
             drop(client.raw.take());
-            return Ok(0);
+            return Ok(Some(0));
         }
     }
+}
+
+/// What came of a message.
+enum Heard {
+    /// There are more.
+    More,
+    /// It was the last one: the exit code.
+    Last(u8),
+    /// Nobody is there to send one.
+    Gone,
 }
 
 struct Client {
@@ -215,23 +228,25 @@ impl Client {
         Ok(None)
     }
 
-    /// Takes one message; the exit code where it was the last.
-    fn hear(&self) -> Result<Option<u8>> {
+    /// Takes one message.
+    fn hear(&self) -> Result<Heard> {
         let mut buffer = [0; LONGEST];
         let size = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Err(nix::Error::EINTR) => return Ok(None),
+            Err(nix::Error::EINTR) => return Ok(Heard::More),
             Err(nix::Error::ECONNRESET) => 0,
             size => size.context("hear from the container")?,
         };
+        // Nobody reads what is shown: that is the end of this command.
+        let shown = |has_gone: bool| if has_gone { Heard::Last(0) } else { Heard::More };
         match Message::decode(&buffer[..size]) {
-            None if size == 0 => Err(anyhow!("attach to the container: the process that held it is gone")),
-            Some(Message::Stdout(bytes)) => Ok(show(stdout().as_fd(), bytes)?.then_some(0)),
-            Some(Message::Stderr(bytes)) => Ok(show(stderr().as_fd(), bytes)?.then_some(0)),
+            None if size == 0 => Ok(Heard::Gone),
+            Some(Message::Stdout(bytes)) => show(stdout().as_fd(), bytes).map(shown),
+            Some(Message::Stderr(bytes)) => show(stderr().as_fd(), bytes).map(shown),
             Some(Message::Lost(count)) => {
                 warn(&format!("{count} bytes were written faster than they are shown here: see `minirun logs`"));
-                Ok(None)
+                Ok(Heard::More)
             }
-            Some(Message::Ended(code)) => Ok(Some(code)),
+            Some(Message::Ended(code)) => Ok(Heard::Last(code)),
             _ => bail!("hear from the container: unknown message"),
         }
     }

@@ -37,7 +37,8 @@ host_test!(a_terminal_is_left_and_come_back_to, |host| {
         // A newcomer's screen is drawn anew.
         terminal.shows("33 101");
         let word = format!("hello-{client}");
-        terminal.types(&format!("{word}\r"));
+        // After Ctrl-U: the first of the keys that left it has reached the program.
+        terminal.types(&format!("\x15{word}\r"));
         terminal.shows(&format!("got {word}"));
         assert!(!terminal.is_cooked());
         terminal.resize(44, 55);
@@ -99,7 +100,8 @@ host_test!(the_end_is_told_with_its_code, |host| {
     assert_eq!(terminal.wait(), 130);
     assert_eq!(host.minirun(["wait", &id]).ok(), "130\n");
     // After a detach, too.
-    let mut terminal = at(&["run", "-it", "--net=none", "--name", "sleeper", "busybox", "sh", "-c", "echo ready; exec sleep 1000"]);
+    let mut terminal =
+        at(&["run", "-it", "--net=none", "--name", "sleeper", "busybox", "sh", "-c", "echo ready; exec sleep 1000"]);
     terminal.shows("ready");
     terminal.types(DETACH);
     assert_eq!(terminal.wait(), 0);
@@ -139,7 +141,7 @@ host_test!(two_at_the_same_time, |host| {
     }
     one.types(DETACH);
     assert_eq!(one.wait(), 0);
-    two.types("still\r");
+    two.types("\x15still\r");
     two.shows("got still");
     host.minirun(["kill", &id]).ok();
     assert_eq!(two.wait(), 137);
@@ -185,7 +187,11 @@ host_test!(pipes_keep_output_and_errors_apart, |host| {
     let script = "while read -r line; do case $line in end) exit 8;; *) echo \"out $line\"; echo \"err $line\" >&2;; esac; done; echo eof";
     let id = host.detached_shell(&["--net=none", "-i"], script);
     let mut held = host.minirun(["attach", &id]).held().start();
-    let output = host.sh(&format!("echo hello | exec $MINIRUN attach {id} & sleep 0.5; echo end | $MINIRUN attach {id}; wait")).run();
+    let output = host
+        .sh(&format!(
+            "echo hello | exec $MINIRUN attach {id} & sleep 0.5; echo end | $MINIRUN attach {id} || test $? = 8; wait"
+        ))
+        .run();
     assert!(output.stdout.contains("out hello\n") && !output.stdout.contains("err"), "{output}");
     assert!(output.stderr.contains("err hello\n"), "{output}");
     held.says("out hello");
@@ -200,7 +206,7 @@ host_test!(who_only_looks_sends_nothing, |host| {
     host.has_run_detached();
     let id = host.detached_shell(&["--net=none", "-i"], "while read -r line; do echo \"got $line\"; done");
     let mut looking = host.minirun(["attach", "--no-stdin", &id]).stdin("unheard\n").start();
-    host.sh(&format!("echo heard | timeout 1 $MINIRUN attach {id} || true")).ok();
+    host.sh(&format!("echo heard | timeout 1 $MINIRUN attach --sig-proxy=false {id} || true")).ok();
     looking.says("got heard");
     assert!(!host.logs(&id).contains("unheard"));
     // Its signals are the program's, unless it is said otherwise.
@@ -208,19 +214,19 @@ host_test!(who_only_looks_sends_nothing, |host| {
     assert_eq!(looking.wait().code, 143);
     assert_eq!(host.minirun(["wait", &id]).ok(), "143\n");
     let id = host.detached_shell(&["--net=none"], "sleep 1000");
+    let before = sockets(host, &id);
     let looking = host.minirun(["attach", "--sig-proxy=false", &id]).start();
-    host.soon("it is attached", || attached(host, &id) == 1);
+    host.soon("it is attached", || sockets(host, &id) > before);
     looking.signal(Signal::SIGINT);
     assert_eq!(looking.wait().code, 130);
     assert_eq!(host.status(&id), "running");
     host.remove_all();
 });
 
-/// How many commands a container's holder has connections of.
-fn attached(host: &Host, container: &str) -> usize {
+/// How many sockets a container's holder has: one more for each command that is attached.
+fn sockets(host: &Host, container: &str) -> usize {
     let files = host::open_files(host.holder_of(container));
-    // Two of each are its own: of signals; one is the listener.
-    files.iter().filter(|(_, target)| target.to_string_lossy().starts_with("socket:")).count() - 3
+    files.iter().filter(|(_, target)| target.to_string_lossy().starts_with("socket:")).count()
 }
 
 host_test!(a_slow_reader_stops_nobody, within 120, |host| {
@@ -233,10 +239,11 @@ host_test!(a_slow_reader_stops_nobody, within 120, |host| {
         "cd {}; $MINIRUN attach --no-stdin {id} 2>told | (while [ ! -e go ]; do sleep 0.05; done; cat >shown)",
         place.text()
     );
+    let before = sockets(host, &id);
     let slow = host.sh(&slow).start();
     let mut quick = host.minirun(["attach", "--no-stdin", &id]).start();
-    host.soon("both are attached", || attached(host, &id) == 2);
-    host.sh(&format!("echo go | timeout 1 $MINIRUN attach {id} >/dev/null || true")).ok();
+    host.soon("both are attached", || sockets(host, &id) == before + 2);
+    host.sh(&format!("echo go | timeout 1 $MINIRUN attach --sig-proxy=false {id} >/dev/null || true")).ok();
     quick.says("the-end");
     assert!(quick.stdout().lines().filter_map(|line| line.parse::<u32>().ok()).eq(1..=700_000), "all of it");
     let memory = host.sh(&format!("awk '/VmRSS/ {{ print $2 }}' /proc/{}/status", host.holder_of(&id))).ok();
@@ -253,5 +260,26 @@ host_test!(a_slow_reader_stops_nobody, within 120, |host| {
     // The log has all of it.
     let lines = host.sh(&format!("$MINIRUN logs {id} | grep -c '^[0-9]*$'")).ok();
     assert_eq!(lines, "700000\n");
+    host.remove_all();
+});
+
+host_test!(a_slow_reader_gets_the_exit_code, |host| {
+    host.has_run_detached();
+    let id = host.detached_shell(&["--net=none", "-i"], "read -r go; seq 1 200000; exit 6");
+    let place = host.directory("slow");
+    let script = format!(
+        "cd {}; {{ $MINIRUN attach --no-stdin {id} && c=0 || c=$?; echo $c >code; }} | (while [ ! -e go ]; do sleep 0.05; done; cat >shown)",
+        place.text()
+    );
+    let before = sockets(host, &id);
+    let slow = host.sh(&script).start();
+    host.soon("it is attached", || sockets(host, &id) > before);
+    host.sh(&format!("echo go | timeout 1 $MINIRUN attach --sig-proxy=false {id} >/dev/null || true")).ok();
+    // Nobody waits for it longer than two seconds.
+    assert_eq!(host.minirun(["wait", &id]).ok(), "6\n");
+    place.file("go", "");
+    let output = slow.wait();
+    assert_eq!(host.sh(&format!("cat {}/code", place.text())).ok(), "6\n");
+    assert!(output.stderr.contains("minirun logs"), "{output}");
     host.remove_all();
 });

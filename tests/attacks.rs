@@ -204,7 +204,7 @@ host_test!(help_is_plain_where_nobody_looks, |host| {
 });
 
 host_test!(what_looks_like_an_option_is_not_an_image, |host| {
-    for words in [vec!["run", "-d", "busybox"], vec!["run", "--privilege", "busybox", "true"]] {
+    for words in [vec!["run", "--no-such-option", "busybox"], vec!["run", "--privilege", "busybox", "true"]] {
         let said = host.minirun(words).fails(125);
         assert!(said.contains("unknown option") || said.contains("unexpected argument"), "{said}");
     }

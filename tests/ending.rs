@@ -20,7 +20,10 @@ fn exit_code(host: &Host, container: &str) -> String {
 host_test!(stop_sends_the_stop_signal_and_then_kills, |host| {
     host.has_run_detached();
     // A program with a handler ends by itself,
-    host.detached_shell(&["--net=none", "--name", "polite"], "trap 'echo bye; exit 5' TERM; while :; do sleep 0.05; done");
+    host.detached_shell(
+        &["--net=none", "--name", "polite"],
+        "trap 'echo bye; exit 5' TERM; while :; do sleep 0.05; done",
+    );
     assert_eq!(host.minirun(["stop", "polite"]).ok(), "polite\n");
     assert_eq!((exit_code(host, "polite"), host.logs("polite")), ("5".into(), "ready\nbye\n".into()));
     // one without a handler at once, which the kernel would not do for a process 1,
@@ -28,7 +31,10 @@ host_test!(stop_sends_the_stop_signal_and_then_kills, |host| {
     host.minirun(["stop", "plain"]).ok();
     assert_eq!(exit_code(host, "plain"), "143");
     // one that ignores it after its time,
-    host.detached_shell(&["--net=none", "--name", "deaf", "--stop-timeout", "1"], "trap '' TERM; while :; do sleep 0.05; done");
+    host.detached_shell(
+        &["--net=none", "--name", "deaf", "--stop-timeout", "1"],
+        "trap '' TERM; while :; do sleep 0.05; done",
+    );
     host.minirun(["stop", "deaf"]).ok();
     assert_eq!(exit_code(host, "deaf"), "137");
     // or after the one that is given.
@@ -270,4 +276,23 @@ host_test!(many_are_ended_by_one_command, |host| {
     assert_eq!(stopped.lines().map(str::to_owned).collect::<BTreeSet<_>>(), ids);
     assert_eq!(host.minirun(["ps", "-q"]).ok(), "");
     host.sh("exec $MINIRUN rm $($MINIRUN ps -aq)").ok();
+});
+
+host_test!(one_that_is_being_started_is_ended, |host| {
+    host.has_run_detached();
+    // Before it has a process, and while that is not the program yet.
+    for call in ["clone3", "pivot_root"] {
+        for words in [["stop", "-t", "20"], ["rm", "-f", "--"]] {
+            let run = format!(
+                "exec strace -f -qq -o /dev/null -e inject={call}:delay_enter=700000 \
+                 $MINIRUN run -d --name slow --net=none busybox sleep 1000"
+            );
+            let starting = host.sh(&run).start();
+            host.soon("it begins", || host.minirun(["ps", "-q"]).ok() != "");
+            host.minirun([&words[..], &["slow"]].concat()).ok();
+            assert_eq!(host.minirun(["ps", "-q"]).ok(), "", "{call} {words:?}");
+            starting.wait();
+            host.remove_all();
+        }
+    }
 });

@@ -144,13 +144,18 @@ host_test!(secrets_of_a_command_line_are_not_shown, |host| {
     host.has_run_detached();
     let secret = "hunter2-is-secret";
     let run = |kind: &str, name: &str| {
-        let script = format!("exec $MINIRUN run {kind} --net=none --name {name} -e TYPED={secret} -e INHERITED busybox sleep 1000");
+        let script = format!(
+            "exec $MINIRUN run {kind} --net=none --name {name} -e TYPED={secret} -e INHERITED busybox sleep 1000"
+        );
         host.sh(&script).env("INHERITED", secret)
     };
     run("-d", "one").ok();
     let foreground = run("", "two").start();
-    host.soon("it runs", || host.minirun(["ps", "-q", "--filter", "name=two", "--filter", "status=running"]).ok() != "");
-    let exec = ["exec", "-e", &format!("TYPED={secret}"), "-e", "INHERITED", "one", "sh", "-c", "echo ready; sleep 1000"];
+    host.soon("it runs", || {
+        host.minirun(["ps", "-q", "--filter", "name=two", "--filter", "status=running"]).ok() != ""
+    });
+    let exec =
+        ["exec", "-e", &format!("TYPED={secret}"), "-e", "INHERITED", "one", "sh", "-c", "echo ready; sleep 1000"];
     let mut exec = host.minirun(exec).env("INHERITED", secret).start();
     exec.says("ready");
     assert_eq!(host.minirun(["exec", "one", "sh", "-c", "echo $TYPED$INHERITED"]).ok(), format!("{secret}{secret}\n"));
@@ -177,6 +182,8 @@ host_test!(secrets_of_a_command_line_are_not_shown, |host| {
 host_test!(the_list_is_filtered_and_formed, |host| {
     host.has_run_detached();
     let web = host.detached(&["--net=none", "--name", "web", "-l", "tier=a"], &["sleep", "1000"]);
+    // By age, in seconds.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
     let job = host.detached(&["--net=none", "--name", "job", "-l", "tier=b"], &["sh", "-c", "exit 3"]);
     host.minirun(["wait", "job"]).ok();
     let ps = |words: &[&str]| host.minirun([&["ps"], words].concat()).ok();
@@ -229,7 +236,8 @@ host_test!(containers_are_found_by_what_names_one, within 120, |host| {
 
 host_test!(what_is_told_of_a_container, |host| {
     host.has_run_detached();
-    let id = host.detached_shell(&["--name", "web", "--stop-signal", "QUIT", "-w", "/tmp"], "cat /dev/zero >/dev/null; true");
+    let id = host
+        .detached_shell(&["--name", "web", "--stop-signal", "QUIT", "-w", "/tmp"], "cat /dev/zero >/dev/null; true");
     let all: serde_json::Value = serde_json::from_str(&host.minirun(["inspect", "web"]).ok()).expect("JSON");
     assert_eq!((all[0]["id"].as_str(), all[0]["state"]["running"].as_bool()), (Some(&id[..]), Some(true)));
     assert_eq!(host.inspect("web", ".Config.StopSignal"), "3");
@@ -259,6 +267,6 @@ host_test!(what_is_told_of_a_container, |host| {
     host.minirun(["kill", "web"]).ok();
     host.minirun(["top", "web"]).fails(125);
     host.minirun(["stats", "--no-stream", "web"]).fails(125);
-    assert_eq!(host.inspect("web", ".State.Pid"), "<nil>");
+    assert_eq!(host.inspect("web", ".State.Pid"), "");
     host.remove_all();
 });

@@ -1,13 +1,14 @@
 //! `minirun attach`: the terminal or the streams of a container that runs by itself.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::attach::{self, Options};
-use crate::error::refused;
-use crate::state::State;
+use crate::error::{refused, warn};
+use crate::state::{State, Waited};
 use crate::terminal::{DETACH_KEYS, DetachKeys};
 
 /// Options of `attach`.
@@ -50,5 +51,15 @@ pub fn attach(args: &AttachArgs, root: &Path) -> Result<u8> {
             "give --no-stdin",
         ));
     }
-    attach::run(&found.path, Options { input, terminal, keys, proxy: args.sig_proxy })
+    if let Some(code) = attach::run(&found.path, Options { input, terminal, keys, proxy: args.sig_proxy })? {
+        return Ok(code);
+    }
+    // It waits for its readers for some time, not for ever; and it may have been killed.
+    match found.wait(Some(Duration::from_secs(1)))? {
+        Waited::Ended(exit) => {
+            warn("the last of what it wrote is not shown here: see `minirun logs`");
+            Ok(exit.code)
+        }
+        Waited::Lost | Waited::Lives => bail!("attach to container `{}`: what held it was killed", found.record.name),
+    }
 }

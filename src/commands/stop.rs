@@ -101,13 +101,12 @@ pub struct RenameArgs {
 /// Sends the stop signal, and SIGKILL to what has not ended after some time.
 pub fn stop(args: &StopArgs, root: &Path) -> Result<()> {
     let signal = args.signal.as_deref().map(options::signal).transpose()?;
-    each(&args.containers, root, |_, found| stop_one(found, signal, args.time))
+    each(&args.containers, root, |state, found| stop_one(state, found, signal, args.time))
 }
 
-fn stop_one(found: &Found, signal: Option<i32>, time: Option<i64>) -> Result<()> {
-    if found.holder.is_none() {
-        return Ok(());
-    }
+fn stop_one(state: &State, found: &Found, signal: Option<i32>, time: Option<i64>) -> Result<()> {
+    let started = started(state, found)?;
+    let Some(found) = started.as_ref().or(Some(found)).filter(|found| found.holder.is_some()) else { return Ok(()) };
     send(found, signal.unwrap_or(found.record.stop_signal))?;
     // What stands still takes no signal.
     pause::let_go_on(found)?;
@@ -117,6 +116,19 @@ fn stop_one(found: &Found, signal: Option<i32>, time: Option<i64>) -> Result<()>
         kill_now(found)?;
     }
     Ok(())
+}
+
+/// A container that is being started takes no signal before it has a process: as it is then, or the error.
+fn started(state: &State, found: &Found) -> Result<Option<Found>> {
+    let mut now = None;
+    for _ in 0..1000 {
+        if now.as_ref().unwrap_or(found).status != Status::Starting {
+            return Ok(now);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        now = Some(state.find(&found.record.id)?);
+    }
+    bail!("stop container `{}`: its start takes more than 10 s", found.record.name)
 }
 
 /// SIGKILL, and the wait for its end.
@@ -168,7 +180,8 @@ pub fn rm(args: &RmArgs, root: &Path) -> Result<()> {
             let message = format!("remove container `{}`: it runs", found.record.name);
             return Err(refused(message, "stop it first, or give -f"));
         }
-        kill_now(found)?;
+        let started = started(state, found)?;
+        kill_now(started.as_ref().unwrap_or(found))?;
         // One that is not kept has gone by itself.
         match state.find(&found.record.id) {
             Ok(found) => state.remove(&found),
@@ -194,7 +207,7 @@ pub fn restart(args: &RestartArgs, root: &Path, data_root: &Path) -> Result<()> 
             // It goes with its next end.
             state.keep(&found).with_context(failed)?;
         }
-        stop_one(&found, None, args.time)?;
+        stop_one(&state, &found, None, args.time)?;
         let found = state.find(&found.record.id).with_context(failed)?;
         if found.status == Status::Starting || found.holder.is_some() {
             bail!("{}: it is being started", failed());
