@@ -121,7 +121,7 @@ host_test!(the_callers_terminal_is_raw_only_while_it_runs, |host| {
     // by a signal to the container,
     let mut terminal = run(&["-it", "busybox", "sh", "-c", WAIT]);
     terminal.shows("ready");
-    host.sh(&format!("kill -9 $(cat /proc/{0}/task/{0}/children)", terminal.pid())).ok();
+    host.sh("kill -9 $($MINIRUN ps --format '{{.Pid}}')").ok();
     assert_eq!(terminal.wait(), 137);
     assert!(terminal.is_cooked());
     // or before it began.

@@ -75,6 +75,12 @@ pub fn exec(args: &ExecArgs, root: &Path) -> Result<u8> {
     if argv.first().is_none_or(|program| program.is_empty()) {
         return Err(refused("execute in a container: no program is given", "as in `minirun exec web sh`"));
     }
+    if args.user.as_deref() == Some("") {
+        return Err(refused(
+            "execute in a container: the user's name is empty",
+            "leave out --user for the container's own",
+        ));
+    }
     if args.tty && args.interactive && !rustix::termios::isatty(std::io::stdin()) {
         return Err(refused("make a terminal: standard input is not one", "leave out -t"));
     }

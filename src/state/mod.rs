@@ -129,7 +129,9 @@ impl State {
             };
             all.extend(found);
         }
-        all.sort_by(|a: &Found, b| (a.record.created, &a.record.id).cmp(&(b.record.created, &b.record.id)));
+        // Of the same second, by the start of their first processes.
+        let age = |found: &Found| (found.record.created, found.record.pid_start, found.record.id.clone());
+        all.sort_by_key(age);
         all.dedup_by(|a, b| a.record.id == b.record.id);
         Ok(all)
     }
