@@ -138,7 +138,7 @@ impl Plan {
 
         // Only a bridged container asks them.
         let resolvers = if args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
-        let network = Network::decide(args.net, &id, &sysctls, &resolvers.ipv4(), false)?;
+        let network = Network::decide(args.net, &link_id(&id, record.runs), &sysctls, &resolvers.ipv4(), false)?;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
         record.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         record.address = network.address.map(|(own, _)| own);
@@ -212,6 +212,13 @@ impl Plan {
     }
 }
 
+/// What the container's link is named by: its ID, and a digit where it has run before. The link of the run before may be
+/// there still, and a name is not to be used twice in a row: rules that others have for it would find another link.
+fn link_id(id: &str, runs: u32) -> String {
+    let digit = char::from_digit(runs % 36, 36).filter(|_| runs > 0);
+    id.chars().chain(digit).collect()
+}
+
 /// What the state directory will say of it, as far as the options say it.
 fn begin_record(
     args: &RunArgs,
@@ -225,6 +232,7 @@ fn begin_record(
         network: args.net.to_string(),
         created: again.map_or(now, |again| again.created),
         started: now,
+        runs: again.map_or(0, |again| again.runs + 1),
         boot: state::boot_id(),
         labels: options::labels(&args.label)?,
         detached: args.detach,

@@ -218,7 +218,7 @@ host_test!(rename_frees_the_name, |host| {
     host.minirun(["rename", "web", "web"]).fails(125);
     // Its end knows the name.
     host.minirun(["stop", "old"]).ok();
-    assert_eq!((host.inspect("old", ".Id"), host.status("old")), (id.clone(), "exited".into()));
+    assert_eq!((host.inspect("old", ".Id"), host.status("old")), (id, "exited".into()));
     host.minirun(["rename", "old", "older"]).ok();
     host.minirun(["rm", "older"]).ok();
     // One that goes with its end takes along the name that it has then.

@@ -97,6 +97,8 @@ pub fn exec(args: &ExecArgs, root: &Path) -> Result<u8> {
     let place = exec::Place::of(&found)?;
     // A command line can be read by everybody, and what it says of the environment may be a secret.
     sys::set_title(&format!("minirun: exec {}", found.record.id));
+    // Nothing is open any more when the container sees a process of minirun.
+    drop(found);
     exec::run(&place, &process, args.detach)
 }
 

@@ -107,6 +107,7 @@ impl Bridge {
 
     /// The steps that bring a container's end onto the bridge and make it usable.
     pub fn attach(&self, view: &View, id: &str, interface: &str, address: Ipv4Addr) -> Vec<Step> {
+        // 15 bytes at most: the ID's twelve, and one more where the container has run before.
         let host = format!("mr{id}");
         let (hub, inside) = (Place::Hub, Place::Container);
         let own = Ipv4Net::new_assert(address, self.gateway.prefix_len());
@@ -129,7 +130,11 @@ impl Bridge {
         steps.push(Step::SetUp { place: inside, link: interface.into() });
         steps.push(Step::AddDefaultRoute { gateway: self.gateway.addr() });
         // Last, when both ends are up: each change of a port has the bridge look at all of them.
-        steps.push(Step::SetPort { link: host, bridge: BRIDGE.into(), alias: format!("minirun:{id}:bridge") });
+        steps.push(Step::SetPort {
+            link: host,
+            bridge: BRIDGE.into(),
+            alias: format!("minirun:{}:bridge", id.get(..12).unwrap_or(id)),
+        });
         if view.ipv6_on_links() {
             let key = format!("net/ipv6/conf/{interface}/disable_ipv6");
             steps.push(Step::Sysctl { place: inside, key, value: "1".into() });

@@ -178,6 +178,11 @@ impl State {
         let Some(_lock) = super::entry::lock(&found.path)? else {
             return Err(anyhow!("{}: it is gone", failed()));
         };
-        self.forget(&found.record, &found.path).with_context(failed)
+        // Ours, and to be removed: if this command is killed, the sweep goes on with it.
+        super::entry::write_record(&found.path, &Record { remove: true, ..found.record.clone() })
+            .with_context(failed)?;
+        let path = self.place(&found.record.id, Some(std::process::id()));
+        fs::rename(&found.path, &path).with_context(failed)?;
+        self.forget(&found.record, &path).with_context(failed)
     }
 }

@@ -34,6 +34,8 @@ pub struct Record {
     pub created: u64,
     /// Seconds since 1970: the last start.
     pub started: u64,
+    /// How often it has run before.
+    pub runs: u32,
     /// The process id of the container's first process on the host; `None` before it exists.
     pub pid: Option<i32>,
     /// When that process started, in clock ticks since boot: the id alone may be another process's by now.
