@@ -4,7 +4,6 @@
 //!   minirun attach (here)                          the holder (held.rs)
 //!        |------ Size(rows, columns) ------------->|  of the terminal of whoever came last
 //!        |------ Input(bytes) -------------------->|  what was typed
-//!        |------ Signal(number) ------------------>|
 //!        | <----- Stdout(bytes), Stderr(bytes) ----|
 //!        | <----- Lost(count) ---------------------|  so many bytes that this command was too slow for
 //!        | <----- Ended(code) ---------------------|
@@ -49,8 +48,6 @@ pub enum Message<'a> {
     Input(&'a [u8]),
     /// Rows and columns.
     Size(u16, u16),
-    /// For the program.
-    Signal(u8),
 }
 
 impl<'a> Message<'a> {
@@ -64,7 +61,6 @@ impl<'a> Message<'a> {
             Self::Ended(code) => message(b'X', &[*code]),
             Self::Input(bytes) => message(b'I', bytes),
             Self::Size(rows, columns) => message(b'W', &[rows.to_ne_bytes(), columns.to_ne_bytes()].concat()),
-            Self::Signal(number) => message(b'S', &[*number]),
         }
     }
 
@@ -78,7 +74,6 @@ impl<'a> Message<'a> {
             (b'X', [code]) => Self::Ended(*code),
             (b'I', bytes) => Self::Input(bytes),
             (b'W', [a, b, c, d]) => Self::Size(u16::from_ne_bytes([*a, *b]), u16::from_ne_bytes([*c, *d])),
-            (b'S', [number]) => Self::Signal(*number),
             _ => return None,
         })
     }
@@ -119,25 +114,24 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<()> {
 }
 
 /// How to attach.
-#[derive(Debug)]
-pub struct Options {
+pub struct Options<'a> {
     /// Whether what is typed goes to the program.
     pub input: bool,
     /// Whether the program has a terminal.
     pub terminal: bool,
     /// Keys that end the command and not the container.
     pub keys: DetachKeys,
-    /// Whether signals are sent on.
-    pub proxy: bool,
+    /// Sends signals on to the program, where that is wanted.
+    pub proxy: Option<&'a dyn Fn(i32) -> Result<()>>,
 }
 
 /// Shows what the container writes and sends what is typed, until one of them ends. The exit code; `None` where the holder
 /// has gone without a word.
-pub fn run(directory: &Path, options: Options) -> Result<Option<u8>> {
+pub fn run(directory: &Path, options: Options<'_>) -> Result<Option<u8>> {
     let mut signals = Signals::catch()?;
     let socket = connect_to(directory).context("attach to the container")?;
     let raw = if options.input && options.terminal { RawMode::enter()? } else { None };
-    let mut client = Client { socket, input: options.input, options, raw };
+    let mut client = Client { socket, input: options.input, unsent: Vec::new(), options, raw };
     client.send_size()?;
     loop {
         let (signal, told, typed) = client.wait(&signals)?;
@@ -153,6 +147,7 @@ pub fn run(directory: &Path, options: Options) -> Result<Option<u8>> {
             Heard::Last(code) => return Ok(Some(code)),
             Heard::Gone => return Ok(None),
         }
+        client.send_unsent()?;
         if typed && client.read_typed()? {
             drop(client.raw.take());
             return Ok(Some(0));
@@ -170,19 +165,24 @@ enum Heard {
     Gone,
 }
 
-struct Client {
+struct Client<'a> {
     socket: OwnedFd,
-    options: Options,
+    options: Options<'a>,
     input: bool,
+    /// What was typed and the holder does not take, because the program does not read: then no more is read here.
+    unsent: Vec<u8>,
     raw: Option<RawMode>,
 }
 
-impl Client {
+impl Client<'_> {
     fn wait(&self, signals: &Signals) -> Result<(bool, bool, bool)> {
         let input = stdin();
-        let mut fds =
-            vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        if self.input {
+        let out = if self.unsent.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+        let mut fds = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | out),
+        ];
+        if self.input && self.unsent.is_empty() {
             fds.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
         }
         match poll(&mut fds, PollTimeout::NONE) {
@@ -190,7 +190,8 @@ impl Client {
             other => _ = other.context("wait for the container")?,
         }
         let any = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
-        Ok((any(0), any(1), any(2)))
+        let told = fds[1].revents().is_none_or(|ready| !(ready - PollFlags::POLLOUT).is_empty());
+        Ok((any(0), told, any(2)))
     }
 
     fn send_size(&self) -> Result<()> {
@@ -201,14 +202,26 @@ impl Client {
         }
     }
 
-    /// Sends a message; waits where the holder is slow, because the program is.
+    /// Sends a message that may get lost.
     fn send(&self, message: &Message<'_>) -> Result<()> {
-        let bytes = message.encode();
-        let slices = [IoSlice::new(&bytes)];
-        match sendmsg::<()>(self.socket.as_raw_fd(), &slices, &[], MsgFlags::MSG_NOSIGNAL, None) {
-            // That it is gone is found when it is listened to.
-            Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => Ok(()),
-            sent => sent.map(drop).context("send to the container"),
+        self.try_send(&message.encode()).map(drop)
+    }
+
+    /// Sends what was typed, as soon as it is taken.
+    fn send_unsent(&mut self) -> Result<()> {
+        if !self.unsent.is_empty() && self.try_send(&self.unsent)? {
+            self.unsent.clear();
+        }
+        Ok(())
+    }
+
+    /// Sends bytes without waiting. Whether they are gone.
+    fn try_send(&self, bytes: &[u8]) -> Result<bool> {
+        match send(self.socket.as_fd(), bytes) {
+            Err(nix::Error::EAGAIN | nix::Error::ENOBUFS | nix::Error::EINTR) => Ok(false),
+            // That the holder is gone is found when it is listened to.
+            Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => Ok(true),
+            sent => sent.map(|()| true).context("send to the container"),
         }
     }
 
@@ -220,10 +233,11 @@ impl Client {
                 self.raw.as_ref().map_or(Ok(()), RawMode::again)?;
                 self.send_size()?;
             }
-            // From a terminal in raw mode they come as keys.
-            SIGINT | SIGQUIT if self.options.proxy => self.send(&Message::Signal(number as u8))?,
-            _ if self.options.proxy && !self.options.terminal => self.send(&Message::Signal(number as u8))?,
-            _ => return Ok(Some((128 + number) as u8)),
+            // From a terminal in raw mode SIGINT and SIGQUIT come as keys.
+            _ => match self.options.proxy {
+                Some(proxy) if !self.options.terminal || [SIGINT, SIGQUIT].contains(&number) => proxy(number)?,
+                _ => return Ok(Some((128 + number) as u8)),
+            },
         }
         Ok(None)
     }
@@ -263,7 +277,8 @@ impl Client {
         let (size, detach) =
             if self.options.terminal { self.options.keys.find(&buffer[..size]) } else { (size, false) };
         if size > 0 {
-            self.send(&Message::Input(&buffer[..size]))?;
+            self.unsent = Message::Input(&buffer[..size]).encode();
+            self.send_unsent()?;
         }
         Ok(detach)
     }
@@ -298,7 +313,6 @@ mod tests {
             Message::Ended(137),
             Message::Input(b"\x03"),
             Message::Size(33, 101),
-            Message::Signal(15),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

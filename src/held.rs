@@ -23,6 +23,8 @@ use crate::terminal::signal_of;
 
 /// The most that is kept for an attached command that does not read.
 const QUEUE: usize = 1 << 20;
+/// What a message costs beside its bytes: a program may write them one by one.
+const OVERHEAD: usize = 64;
 /// The most that is kept of what was typed and the program does not read.
 const TYPED: usize = 16 * 1024;
 
@@ -182,7 +184,6 @@ impl Held {
                 let first = !std::mem::replace(&mut client.sized, true);
                 self.resize(rows, columns, first);
             }
-            Some(Message::Signal(number)) => served.signals.push(i32::from(number)),
             _ => return false,
         }
         true
@@ -307,11 +308,11 @@ impl Held {
 
 impl Client {
     fn push(&mut self, message: &[u8]) {
-        if self.queued + message.len() > QUEUE && message.first() != Some(&b'X') {
+        if self.queued + message.len() + OVERHEAD > QUEUE && message.first() != Some(&b'X') {
             self.lost += message.len() as u64 - 1;
             return;
         }
-        self.queued += message.len();
+        self.queued += message.len() + OVERHEAD;
         self.queue.push_back(message.to_vec());
         self.flush();
     }
@@ -321,7 +322,7 @@ impl Client {
         while let Some(message) = self.queue.front() {
             match send(self.socket.as_fd(), message) {
                 Ok(()) => {
-                    self.queued -= message.len();
+                    self.queued -= message.len() + OVERHEAD;
                     self.queue.pop_front();
                 }
                 Err(nix::Error::EAGAIN | nix::Error::ENOBUFS) => return,
@@ -332,7 +333,7 @@ impl Client {
             }
             if self.queue.is_empty() && self.lost > 0 {
                 let lost = Message::Lost(std::mem::take(&mut self.lost)).encode();
-                self.queued += lost.len();
+                self.queued += lost.len() + OVERHEAD;
                 self.queue.push_back(lost);
             }
         }

@@ -62,8 +62,6 @@ pub enum Io {
 pub struct Served {
     /// The signal of a key that was typed.
     pub key: Option<Signal>,
-    /// Signals that attached commands send on.
-    pub signals: Vec<i32>,
     /// Nobody reads any more what the program writes.
     pub hung_up: bool,
     /// The detach keys were typed.
@@ -198,9 +196,6 @@ impl<'a> Watch<'a> {
             // The terminal sends the signal to the processes in front, but the kernel keeps it from a process 1 that
             // does nothing about it (pid_namespaces(7)).
             self.ended_by = end_if_defenceless(pid, signal as i32)?.or(self.ended_by);
-        }
-        for number in served.signals.iter().filter(|_| !ended) {
-            self.deliver(*number)?;
         }
         if served.hung_up && !(self.hurried || ended) {
             // As from a terminal that was closed: `minirun run -t IMAGE yes | head` ends.

@@ -283,3 +283,22 @@ host_test!(a_slow_reader_gets_the_exit_code, |host| {
     assert!(output.stderr.contains("minirun logs"), "{output}");
     host.remove_all();
 });
+
+host_test!(a_program_that_does_not_read_stops_nobody, |host| {
+    host.has_run_detached();
+    let id = host.detached_shell(
+        &["--net=none", "-i"],
+        "trap 'echo caught; cat | wc -c; exit 4' TERM; while :; do echo alive; sleep 0.1; done",
+    );
+    let attached = host.sh(&format!("exec $MINIRUN attach {id} </dev/zero")).start();
+    // By now it has typed more than anybody takes, and still it shows and sends on.
+    let mut looking = host.minirun(["attach", "--no-stdin", &id]).start();
+    looking.says("alive\nalive\nalive\nalive\nalive\nalive\n");
+    host.soon("it shows", || attached.stdout().matches("alive").count() > 3);
+    attached.signal(Signal::SIGTERM);
+    host.logs_hold(&id, "caught");
+    kill_hard(attached.pid());
+    attached.wait();
+    host.remove_all();
+    assert_eq!(looking.wait().code, 137);
+});

@@ -169,6 +169,13 @@ host_test!(commands_are_killed_at_every_fourth_call, within 600, |host| {
             assert!(names.lines().count() <= 1, "{words}, {call:?}: {names}");
             if let Some((name, _)) = names.split_once(' ') {
                 host.minirun(["inspect", name]).ok();
+                // What was begun can be done, whichever half of it was.
+                if words.contains("pause") {
+                    host.minirun(["pause", name]).run();
+                    assert_eq!(listed(host), format!("{name} paused\n"), "{words}, {call:?}");
+                    host.minirun(["unpause", name]).ok();
+                    assert_eq!(listed(host), format!("{name} running\n"), "{words}, {call:?}");
+                }
             } else {
                 assert!(words.starts_with("rm"), "{words}, {call:?}: it is gone");
             }

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::attach::{self, Options};
 use crate::error::{refused, warn};
 use crate::state::{State, Waited};
+use crate::supervise;
 use crate::terminal::{DETACH_KEYS, DetachKeys};
 
 /// Options of `attach`.
@@ -36,7 +37,7 @@ pub struct AttachArgs {
 pub fn attach(args: &AttachArgs, root: &Path) -> Result<u8> {
     let keys = DetachKeys::parse(&args.detach_keys)?;
     let found = State::open(root)?.find(&args.container)?;
-    found.process("attach to")?;
+    let process = found.process("attach to")?;
     if !found.record.detached {
         return Err(refused(
             format!("attach to container `{}`: it runs in the foreground of another command", found.record.name),
@@ -51,7 +52,10 @@ pub fn attach(args: &AttachArgs, root: &Path) -> Result<u8> {
             "give --no-stdin",
         ));
     }
-    if let Some(code) = attach::run(&found.path, Options { input, terminal, keys, proxy: args.sig_proxy })? {
+    // Not by the socket: that may be full of what was typed.
+    let proxy = |number| supervise::signal_from_outside(found.holder, &process, number);
+    let proxy = args.sig_proxy.then_some(&proxy as &dyn Fn(i32) -> Result<()>);
+    if let Some(code) = attach::run(&found.path, Options { input, terminal, keys, proxy })? {
         return Ok(code);
     }
     // It waits for its readers for some time, not for ever; and it may have been killed.

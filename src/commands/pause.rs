@@ -32,21 +32,20 @@ pub fn pause(args: &PauseArgs, root: &Path) -> Result<()> {
         if found.status == Status::Paused {
             return Err(refused(format!("{}: it is paused already", failed()), "see `minirun ps`"));
         }
+        // What a killed `pause` has left.
+        let_go_on(found)?;
         let groups = &found.record.inside.groups;
-        let (frozen, gathered) = match cgroup::can_freeze(groups) {
-            true => (groups.clone(), None),
-            false => {
-                let freezer = Freezer::gather(&found.record.id, || processes(found)).with_context(failed)?;
-                (vec![freezer.group().to_owned()], Some(freezer))
-            }
-        };
-        // Before the groups are frozen that have been there: so that whatever is frozen is noted.
-        let noted = write_file(&found.path.join("paused"), &serde_json::to_vec(&frozen)?);
-        match (noted, gathered) {
-            (Ok(()), Some(_)) => Ok(()),
-            (Ok(()), None) => cgroup::freeze(&frozen).with_context(failed),
-            (Err(error), Some(freezer)) => freezer.release().and(Err(error)),
-            (Err(error), None) => Err(error),
+        let note = |groups: &[PathBuf]| write_file(&found.path.join("paused"), &serde_json::to_vec(groups)?);
+        // Noted before it is done, so that whatever stands still, or is about to, is let go on at its end.
+        if cgroup::can_freeze(groups) {
+            note(groups)?;
+            return cgroup::freeze(groups).with_context(failed);
+        }
+        note(&[])?;
+        let freezer = Freezer::gather(&found.record.id, || processes(found)).with_context(failed)?;
+        match note(&[freezer.group().to_owned()]) {
+            Err(error) => freezer.release().and(Err(error)),
+            noted => noted,
         }
     })
 }
@@ -54,7 +53,7 @@ pub fn pause(args: &PauseArgs, root: &Path) -> Result<()> {
 /// Lets each go on.
 pub fn unpause(args: &PauseArgs, root: &Path) -> Result<()> {
     each(&args.containers, root, |_, found| {
-        if found.status != Status::Paused {
+        if found.status != Status::Paused && !found.path.join("paused").exists() {
             let message = format!("unpause container `{}`: it is not paused", found.record.name);
             return Err(refused(message, "see `minirun ps -a`"));
         }
