@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,7 @@ impl Verb {
     /// Whether only root can do it: all but what merely prints.
     pub fn needs_root(&self) -> bool {
         match self {
-            Self::Run(args) => !args.dry_run,
+            Self::Run(args) => !args.dry_run && !args.spec,
             Self::Version => false,
             _ => true,
         }
@@ -235,6 +236,18 @@ pub struct RunArgs {
     /// Print the commands that build the network, with a reason each, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print the container as an OCI runtime configuration (a config.json), and change nothing
+    #[arg(long, conflicts_with_all = ["dry_run", "bundle"])]
+    #[serde(default)]
+    pub spec: bool,
+    /// Run an OCI bundle, a directory with a config.json, as the container named ID
+    #[arg(long, value_name = "DIR")]
+    #[serde(default)]
+    pub bundle: Option<PathBuf>,
+    /// Whether `--net` was typed: a bundle says otherwise what its network is.
+    #[arg(skip)]
+    #[serde(default)]
+    pub net_is_given: bool,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     pub help: Option<bool>,
@@ -256,6 +269,7 @@ impl RunArgs {
                 *volume = format!("{}:{rest}", std::path::absolute(source)?.display());
             }
         }
+        again.bundle = again.bundle.map(std::path::absolute).transpose()?;
         again.rootfs = again.rootfs.map(std::path::absolute).transpose()?;
         again.pidfile = again.pidfile.map(std::path::absolute).transpose()?;
         Ok(serde_json::to_vec(&again)?)
@@ -321,10 +335,24 @@ pub enum SystemVerb {
 /// Parses a command line.
 pub fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
     if args.get(1).is_some_and(|verb| verb == "run") {
-        let run = RunAlone::try_parse_from(args.into_iter().skip(1))?.run;
+        let mut matches = RunAlone::command().try_get_matches_from(args.into_iter().skip(1))?;
+        let net_is_given = is_given(&matches, "net");
+        let mut run = RunAlone::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut RunAlone::command()))?.run;
+        run.net_is_given = net_is_given;
         return Ok(Cli { root: DEFAULT_ROOT.into(), verb: Verb::Run(Box::new(run)) });
     }
-    Cli::try_parse_from(args)
+    let mut matches = Cli::command().try_get_matches_from(args)?;
+    let net_is_given = matches.subcommand_matches("run").is_some_and(|run| is_given(run, "net"));
+    let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut Cli::command()))?;
+    if let Verb::Run(run) = &mut cli.verb {
+        run.net_is_given = net_is_given;
+    }
+    Ok(cli)
+}
+
+/// Whether it was typed, and is no default.
+fn is_given(matches: &ArgMatches, name: &str) -> bool {
+    matches.value_source(name) == Some(ValueSource::CommandLine)
 }
 
 #[cfg(test)]
@@ -341,7 +369,6 @@ mod tests {
 
     #[test]
     fn the_definitions_are_sound() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
         RunAlone::command().debug_assert();
     }

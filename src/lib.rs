@@ -4,6 +4,7 @@
 //! a run through these modules.
 
 pub mod attach;
+pub mod bundle;
 pub mod cli;
 pub mod commands;
 pub mod copy;

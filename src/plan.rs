@@ -110,6 +110,15 @@ impl Plan {
     /// Decides a container from the options of `run`; `state` is the state directory, `again` the container that is started
     /// again.
     pub fn from_run(args: &RunArgs, data_root: &Path, state: &Path, again: Option<&Record>) -> Result<Self> {
+        Self::decide(args, data_root, state, again, false)
+    }
+
+    /// The same to be looked at: nothing is made for it, not even the image `busybox`.
+    pub fn to_be_shown(args: &RunArgs, data_root: &Path, state: &Path) -> Result<Self> {
+        Self::decide(args, data_root, state, None, true)
+    }
+
+    fn decide(args: &RunArgs, data_root: &Path, state: &Path, again: Option<&Record>, dry: bool) -> Result<Self> {
         if args.openings.privileged {
             warn(PRIVILEGED);
         }
@@ -117,7 +126,7 @@ impl Plan {
             Options::of(args, again)?;
         let namespaces = Namespaces::find(&args.openings, state)?;
         let hostname = namespaces.hostname()?.unwrap_or(hostname);
-        let (label, lower, image, words) = root(args, data_root, true)?;
+        let (label, lower, image, words) = root(args, data_root, !dry)?;
         let config = image.as_ref().map(|image| &image.config);
         let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
         let root = open_directory(&lower)?;
@@ -138,7 +147,7 @@ impl Plan {
 
         // Only a bridged container asks them.
         let resolvers = if args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
-        let network = Network::decide(args.net, &link_id(&id, record.runs), &sysctls, &resolvers.ipv4(), false)?;
+        let network = Network::decide(args.net, &link_id(&id, record.runs), &sysctls, &resolvers.ipv4(), dry)?;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
         record.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         record.address = network.address.map(|(own, _)| own);
@@ -336,7 +345,7 @@ fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         let message = format!("write `{}`: it is there already", path.display());
         return Err(refused(message, "another container may be using it; remove it"));
     }
-    if args.tty && args.interactive && !args.detach && !rustix::termios::isatty(std::io::stdin()) {
+    if args.tty && args.interactive && !args.detach && !args.spec && !rustix::termios::isatty(std::io::stdin()) {
         return Err(refused("make a terminal: standard input is not one", "leave out -t"));
     }
     Ok(())

@@ -12,13 +12,16 @@ use crate::net::{Mode, explain};
 use crate::plan::{self, Plan};
 use crate::state::Found;
 use crate::supervise::Signals;
-use crate::{holder, launch, sys};
+use crate::{bundle, holder, launch, sys};
 
 /// Runs it to its end, or until it is left to itself; the exit code. With `--dry-run`, prints instead what would be done.
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root)?;
         return print(&script(network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
+    }
+    if args.spec {
+        return print(&bundle::spec::of(args, root, data_root)?).map(|()| 0);
     }
     if args.detach {
         forget_descriptors()?;

@@ -27,10 +27,14 @@ const NOBODY: u32 = 65534;
 pub struct Device {
     /// In the container, absolute.
     pub target: PathBuf,
-    kind: FileType,
-    number: u64,
-    mode: u32,
-    owner: (u32, u32),
+    /// A character or a block device.
+    pub kind: FileType,
+    /// Major and minor number together.
+    pub number: u64,
+    /// Its permissions.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
 }
 
 /// The devices that `HOSTPATH[:PATH[:rwm]]` names: one, or all below a directory. Links on the way are followed, links in the

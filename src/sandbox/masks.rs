@@ -55,6 +55,15 @@ fn mask_throttling() -> Result<()> {
     Ok(())
 }
 
+/// The same to be written down, as paths of the container: what is masked, and what is read-only.
+pub fn paths() -> (Vec<String>, Vec<String>) {
+    let absolute = |path: &&str| format!("/{path}");
+    let mut masked: Vec<String> = FILES.iter().chain(&DIRECTORIES).map(absolute).collect();
+    let throttling = (0..).map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}")).take_while(|cpu| stat(cpu).is_ok());
+    masked.extend(throttling.map(|cpu| format!("{cpu}/thermal_throttle")).filter(|path| stat(path).is_ok()));
+    (masked, READ_ONLY.iter().map(absolute).collect())
+}
+
 fn mask_directory(path: &str) -> Result<bool> {
     let there = cover(rootfs::EMPTY, path)?;
     if there {

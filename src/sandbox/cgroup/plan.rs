@@ -65,6 +65,15 @@ impl Plan {
     pub fn directories(&self) -> Vec<PathBuf> {
         self.groups.iter().map(|group| group.path.clone()).collect()
     }
+
+    /// Whether a limit of memory and swap together can be set, where one of memory is.
+    pub fn counts_swap(&self) -> bool {
+        let counts = |group: &Group| match group.version {
+            Version::V1 => group.mount.join("memory.memsw.limit_in_bytes").exists(),
+            Version::V2 => true,
+        };
+        self.groups.iter().any(|group| group.controllers.contains(&"memory") && counts(group))
+    }
 }
 
 impl Limits {

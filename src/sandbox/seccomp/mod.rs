@@ -13,7 +13,7 @@ mod tables;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use caps::CapsHashSet;
@@ -90,16 +90,20 @@ impl Choice {
             }
             Self::File(path) => {
                 let failed = || format!("use seccomp profile `{}`", path.display());
-                let mut text = Vec::new();
-                let file = File::open(path).with_context(failed)?;
-                file.take(LARGEST_FILE + 1).read_to_end(&mut text).with_context(failed)?;
-                if text.len() as u64 > LARGEST_FILE {
-                    bail!("{}: it is larger than 1 MiB", failed());
-                }
-                oci::compile(&text, bits).map(Some).with_context(failed)
+                oci::compile(&read_profile(path).with_context(failed)?, bits).map(Some).with_context(failed)
             }
         }
     }
+}
+
+/// The text of a profile.
+pub fn read_profile(path: &Path) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        bail!("it is larger than 1 MiB");
+    }
+    Ok(text)
 }
 
 fn with_another_filter() -> anyhow::Error {

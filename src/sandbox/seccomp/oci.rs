@@ -126,6 +126,38 @@ pub fn compile(text: &[u8], capabilities: u64) -> Result<Filter> {
     Ok(Filter { flags: flags(profile.flags.as_deref())?, program: Cow::Owned(program) })
 }
 
+/// The same profile for a container with these capabilities, without what is Docker's own in its form: as `linux.seccomp`.
+pub fn resolve(text: &[u8], capabilities: u64) -> Result<serde_json::Value> {
+    use serde_json::{Map, Value, json};
+    let profile: Profile = serde_json::from_slice(text).map_err(|error| anyhow!("it is no profile: {error}"))?;
+    let without_nulls = |value: Value| match value {
+        Value::Object(fields) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect::<Map<_, _>>().into(),
+        other => other,
+    };
+    let mut rules = Vec::new();
+    for rule in profile.syscalls.iter().flatten() {
+        if applies(rule, capabilities)? {
+            let names = rule.names.iter().flatten().chain(&rule.name).collect::<Vec<_>>();
+            let args: Vec<Value> = (rule.args.iter().flatten())
+                .map(|Argument { index, value, value_two, op }| {
+                    without_nulls(json!({"index": index, "value": value, "valueTwo": value_two, "op": op}))
+                })
+                .collect();
+            let args = Some(args).filter(|args| !args.is_empty());
+            let rule = json!({"names": names, "action": rule.action, "errnoRet": rule.errno_ret, "args": args});
+            rules.push(without_nulls(rule));
+        }
+    }
+    let architectures: Vec<&str> = architectures(&profile)?.iter().map(|arch| arch.name).collect();
+    Ok(without_nulls(json!({
+        "defaultAction": profile.default_action,
+        "defaultErrnoRet": profile.default_errno_ret,
+        "architectures": architectures,
+        "flags": profile.flags,
+        "syscalls": rules,
+    })))
+}
+
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
