@@ -183,8 +183,9 @@ fn create_record(path: &Path, record: &Record) -> Result<(u64, File)> {
 fn overwrite(file: &File, record: &Record) -> Result<()> {
     let write = || -> Result<()> {
         let text = serde_json::to_vec(record)?;
-        file.set_len(0)?;
-        Ok(file.write_all_at(&text, 0)?)
+        // In this order: what is cut off first is written out at once by some file systems.
+        file.write_all_at(&text, 0)?;
+        Ok(file.set_len(text.len() as u64)?)
     };
     write().context("write down the end of the container")
 }
