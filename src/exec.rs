@@ -1,17 +1,33 @@
 //! A further process in a container that runs: joined, confined as its first program is, and served to its end.
 //!
 //! Called by `commands/exec.rs`. The order is what keeps the host out of the container's reach (CVE-2016-9962,
-//! CVE-2019-5736): this process gives up being looked at, joins every namespace, and only then makes a child, which is the
-//! first of them that the container can see, and which has nothing of the host's but its standard streams.
+//! CVE-2019-5736), also where its root may look into other processes:
+//!
+//! ```text
+//!   minirun exec                    the joiner                       the program
+//!        |--- born in the groups --->|                                    |
+//!        |                           | lets go of all that is the host's, |
+//!        |                           | joins every namespace              |
+//!        |                           |--- a child of minirun exec's ----->| seen by the container from here on
+//!        |<------ its number --------|                                    |
+//!        | <--------------------- Ready, Go, end of file (sync.rs) ------>|
+//! ```
+//!
+//! The joiner is in the host's PID namespace still, where the container sees nobody. What it makes has nothing of the host's
+//! but its standard streams and the socket, and no more rights than the program and the way to it take.
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::libc::CLONE_PARENT;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::Pid;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::error::refused;
@@ -21,13 +37,14 @@ use crate::options;
 use crate::plan::Process;
 use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
+use crate::sandbox::credentials;
 use crate::sandbox::devices;
 use crate::sandbox::rootfs;
 use crate::sandbox::seccomp::{Choice, Filter};
 use crate::state::Found;
 use crate::supervise::{Io, Signals, Watch};
 use crate::sync::{self, End};
-use crate::sys::{self, Side};
+use crate::sys::{self, Child, Side};
 use crate::terminal::Relay;
 
 /// What is joined, held open from before it is joined.
@@ -64,6 +81,7 @@ impl Place {
 
     /// Joins all but the user namespace. (That one last, by the child: it takes the right to join the others away.)
     fn join(&self) -> Result<()> {
+        self.groups.as_ref().map_or(Ok(()), Entrance::join)?;
         set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close minirun to debuggers")?;
         let all = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
@@ -73,23 +91,16 @@ impl Place {
             | CloneFlags::CLONE_NEWCGROUP;
         setns(&self.process, all).context("join the container's namespaces")
     }
+
+    fn user(&self) -> Option<BorrowedFd<'_>> {
+        self.user.as_ref().map(AsFd::as_fd)
+    }
 }
 
 /// Runs `process` in the container until its end; the exit code. With `detach`, only until it runs.
 pub fn run(place: &Place, process: &Process, detach: bool) -> Result<u8> {
     let mut signals = Signals::catch()?;
-    let (ours, theirs) = sync::pair()?;
-    place.join()?;
-    debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
-    let birthplace = place.groups.as_ref().and_then(Entrance::birthplace);
-    let mut container = match sys::clone3(0, birthplace).context("make a process in the container")? {
-        Side::Parent(child) => Container::of(child, ours),
-        Side::Child => {
-            drop(ours);
-            init::carry_out(&theirs, || become_program(place, process, detach, &theirs))
-        }
-    };
-    drop(theirs);
+    let mut container = make(place, process, detach)?;
     let master = container.ready()?;
     let io = match master {
         Some(master) => Io::Relay(Box::new(Relay::start(master, process.interactive, None)?)),
@@ -106,11 +117,64 @@ pub fn run(place: &Place, process: &Process, detach: bool) -> Result<u8> {
     watch.until_end(None, |_| bail!("let go of the container"), || false).1
 }
 
+/// Makes the process that will be the program: a child of this one, by way of the joiner.
+fn make(place: &Place, process: &Process, detach: bool) -> Result<Container> {
+    let failed = "make a process in the container";
+    let (ours, theirs) = sync::pair()?;
+    let (mut number, made) = std::io::pipe().context(failed)?;
+    debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
+    let birthplace = place.groups.as_ref().and_then(Entrance::birthplace);
+    let joiner = match sys::clone3(0, birthplace).context(failed)? {
+        Side::Parent(joiner) => joiner,
+        Side::Child => init::carry_out(&theirs, || join_and_make(place, process, detach, &theirs, made)),
+    };
+    drop((theirs, made));
+    let mut bytes = [0; 4];
+    let told = number.read_exact(&mut bytes);
+    while waitpid(Pid::from_raw(joiner.pid), None) == Err(nix::Error::EINTR) {}
+    if told.is_err() {
+        return Err(ours.next()?.unexpected());
+    }
+    let pid = i32::from_ne_bytes(bytes);
+    // The kernel is asked whether it is a child of ours: then the number is its own until it is waited for.
+    waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
+        .context(failed)?;
+    let pidfd = rustix::process::Pid::from_raw(pid).context(failed)?;
+    let pidfd = rustix::process::pidfd_open(pidfd, rustix::process::PidfdFlags::empty()).context(failed)?;
+    Ok(Container::of(Child { pid, pidfd }, ours))
+}
+
+/// The joiner: lets go, joins, and makes its sibling.
+fn join_and_make(
+    place: &Place,
+    process: &Process,
+    detach: bool,
+    parent: &End,
+    mut made: PipeWriter,
+) -> Result<Infallible> {
+    place.join()?;
+    // Among what is closed: the record, the groups and whatever else minirun or its caller had open on the host.
+    let kept: Vec<_> = [parent.as_fd(), made.as_fd()].into_iter().chain(place.user()).collect();
+    sys::close_all_but(&kept).context("close descriptors")?;
+    if place.user.is_none() {
+        credentials::narrow(process)?;
+    }
+    match sys::clone3(CLONE_PARENT as u64, None).context("make a process in the container")? {
+        Side::Parent(child) => {
+            made.write_all(&child.pid.to_ne_bytes()).context("tell of the process in the container")?;
+            sys::exit_now(0)
+        }
+        Side::Child => {
+            drop(made);
+            init::carry_out(parent, || become_program(place, process, detach, parent))
+        }
+    }
+}
+
 fn become_program(place: &Place, process: &Process, detach: bool, parent: &End) -> Result<Infallible> {
     if !detach {
         init::die_with_parent()?;
     }
-    place.groups.as_ref().map_or(Ok(()), Entrance::join)?;
     rustix::process::setsid().context("make a session")?;
     let owner = process.user.uid + place.first_id;
     let terminal = process.terminal.then(|| devices::open_terminal(owner)).transpose()?;
@@ -124,8 +188,7 @@ fn become_program(place: &Place, process: &Process, detach: bool, parent: &End) 
     parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop((terminal, root));
     parent.wait_for_go()?;
-    let within = place.user.as_ref().map(AsFd::as_fd);
-    init::confine_and_execute(process, None, (!detach).then_some(parent), within)
+    init::confine_and_execute(process, None, (!detach).then_some(parent), place.user())
 }
 
 /// The confinement of a process in the container: the container's own, or none of it.
@@ -149,7 +212,7 @@ pub fn confine(found: &Found, privileged: bool) -> Result<(CapsHashSet, Option<F
 }
 
 /// The limits of a container.
-pub fn limits(found: &Found) -> Result<Vec<crate::sandbox::credentials::Limit>> {
+pub fn limits(found: &Found) -> Result<Vec<credentials::Limit>> {
     found.record.inside.limits.iter().map(|text| options::ulimit(text)).collect()
 }
 

@@ -38,14 +38,16 @@ pub enum Side {
 /// Errors: `EPERM` without `CAP_SYS_ADMIN`, `ENOSPC` at a limit of namespaces, `EINVAL` for a namespace that the kernel was
 /// built without.
 ///
-/// With `cgroup`, the directory of a cgroup of version 2, the new process is born in it (`CLONE_INTO_CGROUP`).
+/// With `cgroup`, the directory of a cgroup of version 2, the new process is born in it (`CLONE_INTO_CGROUP`). With
+/// `CLONE_PARENT` it is a child of the caller's parent, to which its end is told as the caller's would be.
 pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid `clone_args`: every field is an integer and zero means "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    let sibling = flags & libc::CLONE_PARENT as u64 != 0;
+    args.exit_signal = if sibling { 0 } else { libc::SIGCHLD as u64 };
     if let Some(cgroup) = cgroup {
         // The crate's constant has too few bits.
         const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -277,6 +279,25 @@ pub fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: called before the program has opened anything, so no owner of one of them exists.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor but 0 to 2 and those. For a process that goes on to another program or ends, and drops nothing
+/// that owned one of them.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for last in numbers.into_iter().filter(|number| *number > 2).map(|number| number - 1).chain([libc::c_uint::MAX]) {
+        if first <= last {
+            // SAFETY: integers only; by the contract above no owner of one of them is used again.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = last.saturating_add(2);
+    }
+    Ok(())
 }
 
 /// Sends any signal, a real-time one too, to the process that a descriptor names, see pidfd_send_signal(2).

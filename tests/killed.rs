@@ -171,8 +171,8 @@ host_test!(commands_are_killed_at_every_fourth_call, within 600, |host| {
                 host.minirun(["inspect", name]).ok();
                 // What was begun can be done, whichever half of it was.
                 if words.contains("pause") {
-                    host.minirun(["pause", name]).run();
-                    assert_eq!(listed(host), format!("{name} paused\n"), "{words}, {call:?}");
+                    let output = host.minirun(["pause", name]).run();
+                    assert_eq!(listed(host), format!("{name} paused\n"), "{words}, {call:?}: {output}");
                     host.minirun(["unpause", name]).ok();
                     assert_eq!(listed(host), format!("{name} running\n"), "{words}, {call:?}");
                 }

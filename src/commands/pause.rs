@@ -1,6 +1,6 @@
 //! `minirun pause` and `unpause`: the processes of a container stand still, and go on.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::each::each;
 use crate::error::refused;
 use crate::sandbox::cgroup::{self, Freezer};
 use crate::sandbox::rest;
-use crate::state::{Found, Status, write_file};
+use crate::state::{Found, Status, open_private};
 
 /// Options of `pause` and `unpause`.
 #[derive(Debug, Args)]
@@ -35,7 +35,12 @@ pub fn pause(args: &PauseArgs, root: &Path) -> Result<()> {
         // What a killed `pause` has left.
         let_go_on(found)?;
         let groups = &found.record.inside.groups;
-        let note = |groups: &[PathBuf]| write_file(&found.path.join("paused"), &serde_json::to_vec(groups)?);
+        // Written over and never away: at no moment is there none.
+        let note = |groups: &[PathBuf]| -> Result<()> {
+            let mut file = open_private(&found.path.join("paused"))?;
+            file.set_len(0)?;
+            Ok(file.write_all(&serde_json::to_vec(groups)?)?)
+        };
         // Noted before it is done, so that whatever stands still, or is about to, is let go on at its end.
         if cgroup::can_freeze(groups) {
             note(groups)?;

@@ -33,6 +33,17 @@ pub const DEFAULT_CAPABILITIES: [Capability; 13] = [
     Capability::CAP_SYS_CHROOT,
 ];
 
+/// What [`assume`], a terminal and a working directory take.
+const FOR_THE_WAY: [Capability; 7] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_SETUID,
+    Capability::CAP_SYS_RESOURCE,
+];
+
 /// A resource limit (setrlimit(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
@@ -79,6 +90,21 @@ pub fn assume(process: &Process, within: Option<BorrowedFd<'_>>) -> Result<()> {
     caps::set(None, CapSet::Effective, &held).context("set effective capabilities")?;
     caps::set(None, CapSet::Permitted, &held).context("set permitted capabilities")?;
     caps::clear(None, CapSet::Inheritable).context("clear inheritable capabilities")
+}
+
+/// Gives up every capability that neither the process nor the way to it takes: for one who becomes visible to a container
+/// whose root can take over other processes.
+pub fn narrow(process: &Process) -> Result<()> {
+    let mut keep: CapsHashSet = process.capabilities.iter().copied().chain(FOR_THE_WAY).collect();
+    if process.filter.is_some() && !process.no_new_privileges {
+        keep.insert(Capability::CAP_SYS_ADMIN);
+    }
+    let own = caps::read(None, CapSet::Permitted).context("read own capabilities")?;
+    keep.retain(|capability| own.contains(capability));
+    let bits = keep.iter().fold(0, |bits, capability| bits | capability.bitmask());
+    crate::sys::drop_bounding_except(bits).context("drop capabilities from the bounding set")?;
+    caps::set(None, CapSet::Effective, &keep).context("set effective capabilities")?;
+    caps::set(None, CapSet::Permitted, &keep).context("set permitted capabilities")
 }
 
 /// The capabilities of a container: the default ones, with `add` and without `drop`; `ALL` is all that the caller has.

@@ -191,7 +191,7 @@ fn overwrite(file: &File, record: &Record) -> Result<()> {
 }
 
 /// Writes a file of a container's directory, in the place of what was there.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     remove_if_there(path)?;
     let write = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes);
     write().with_context(|| format!("write `{}`", path.display()))

@@ -24,7 +24,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use rustix::fs::Dir;
 
-pub use entry::{Entry, write_file};
+pub use entry::Entry;
 pub use find::{Found, Waited};
 pub use record::{Exit, Inside, Record, Status, boot_id, now, start_time, start_time_in};
 
