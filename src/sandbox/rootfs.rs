@@ -14,7 +14,9 @@ use std::path::{Component, Path};
 use anyhow::{Context, Result, bail};
 use nix::libc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_change, move_mount, unmount,
+};
 use rustix::process::pivot_root;
 
 /// Where the layers are put together. `/run` is on every host; in this mount namespace, which nobody else sees, it is
@@ -59,6 +61,17 @@ pub fn assemble(lower: &Path, files: &[(&str, String)], devices: bool) -> Result
     let options = c"lowerdir=.,upperdir=/run/upper,workdir=/run/work";
     mount("overlay", MERGED, "overlay", flags, options)
         .with_context(|| format!("mount an overlay over `{}`", lower.display()))?;
+    rustix::process::chdir(MERGED).context("enter the root file system")
+}
+
+/// Makes a copied tree the root file system that is written to itself, and its root the working directory.
+pub fn use_in_place(tree: BorrowedFd<'_>) -> Result<()> {
+    mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID, c"mode=755").context("mount a tmpfs")?;
+    for directory in [MERGED, EMPTY] {
+        make_directory(Path::new(directory))?;
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(tree, "", CWD, MERGED, flags).context("mount the root file system")?;
     rustix::process::chdir(MERGED).context("enter the root file system")
 }
 
