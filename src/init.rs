@@ -74,6 +74,11 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     cgroup.map_or(Ok(()), enter)?;
     rustix::process::setsid().context("make a session")?;
     plan.namespaces.join()?;
+    if let Some(score) = plan.layout.as_ref().and_then(|layout| layout.oom_score_adj) {
+        let set =
+            || File::options().write(true).open("/proc/self/oom_score_adj")?.write_all(score.to_string().as_bytes());
+        set().context("set oom_score_adj")?;
+    }
     // First of all the socket: the parent configures the network by it while this process goes on.
     let netlink = (plan.network.mode != Mode::Host).then(Rtnl::open).transpose()?;
     parent.inside(netlink.as_ref().map(Rtnl::as_fd))?;
@@ -86,18 +91,10 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     let privileged = plan.openings.privileged;
     // While the host's files are in sight.
     let sources = mounts::copy_sources(&plan.mounts, privileged, within)?;
-    let mapped = within.map(|within| rootfs::map_lower(&plan.lower, within)).transpose()?;
-    let cgroups = privileged.then(mounts::copy_cgroups).transpose()?;
-    let shm = plan.namespaces.shared_memory()?;
-    userns.map_or(Ok(()), UserNamespace::own_files)?;
-    rootfs::assemble(&plan.lower, &plan.files, mapped.as_ref(), privileged)?;
-    drop(mapped);
-    mounts::kernel_file_systems(cgroups.as_ref(), privileged)?;
-    drop(cgroups);
-    let tty = userns.map_or(devices::TTY, |user| user.host_gid(devices::TTY));
-    devices::make(tty, plan.openings.shm_size, shm.as_ref(), privileged)?;
-    drop(shm);
-    userns.map_or(Ok(()), UserNamespace::own_devices)?;
+    match &plan.layout {
+        Some(layout) => layout.assemble(layout.copy(&plan.lower)?, &plan.lower, &plan.files)?,
+        None => make_own_layout(plan, within)?,
+    }
     let uid = plan.process.user.uid;
     let uid = userns.map_or(uid, |user| user.host_uid(uid));
     let terminal = plan.process.terminal.then(|| devices::make_terminal(uid)).transpose()?;
@@ -108,8 +105,15 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     // Made before the root becomes read-only, and entered when it is the root.
     let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     // The settings are written through a descriptor from before /proc/sys becomes read-only, which no name leads to.
-    let settings = openat(CWD, "proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
-        .context("open `/proc/sys`")?;
+    let settings = match &plan.layout {
+        Some(layout) => {
+            let settings = open_settings_of_bundle(plan, root.as_fd())?;
+            layout.mask(root.as_fd())?;
+            settings
+        }
+        None => openat(CWD, "proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
+            .context("open `/proc/sys`")?,
+    };
     if plan.masked {
         masks::apply()?;
     }
@@ -121,7 +125,7 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     }
     rootfs::enter_working_directory(workdir, &plan.process.workdir)?;
     connect_stdio(&plan.process, terminal.as_ref(), pipes, false)?;
-    umask(FileMode::from_raw_mode(0o022));
+    umask(FileMode::from_raw_mode(plan.layout.as_ref().and_then(|layout| layout.umask).unwrap_or(0o022)));
 
     parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop(terminal);
@@ -137,6 +141,32 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close the process to others")?;
     }
     confine_and_execute(&plan.process, reaper, Some(parent), within)
+}
+
+/// Makes the root file system and the mounts that a container has unless a bundle says otherwise; `within` is its user
+/// namespace.
+fn make_own_layout(plan: &Plan, within: Option<BorrowedFd<'_>>) -> Result<()> {
+    let (userns, privileged) = (plan.userns.as_ref(), plan.openings.privileged);
+    let mapped = within.map(|within| rootfs::map_lower(&plan.lower, within)).transpose()?;
+    let cgroups = privileged.then(mounts::copy_cgroups).transpose()?;
+    let shm = plan.namespaces.shared_memory()?;
+    userns.map_or(Ok(()), UserNamespace::own_files)?;
+    rootfs::assemble(&plan.lower, &plan.files, mapped.as_ref(), privileged)?;
+    drop(mapped);
+    mounts::kernel_file_systems(cgroups.as_ref(), privileged)?;
+    drop(cgroups);
+    let tty = userns.map_or(devices::TTY, |user| user.host_gid(devices::TTY));
+    devices::make(tty, plan.openings.shm_size, shm.as_ref(), privileged)?;
+    userns.map_or(Ok(()), UserNamespace::own_devices)
+}
+
+/// The directory of the settings; where there are none to be made a bundle need not have it.
+fn open_settings_of_bundle(plan: &Plan, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    if plan.network.settings().next().is_none() {
+        return Ok(root.try_clone_to_owned()?);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    rootfs::open_inside(root, Path::new("/proc/sys"), flags).context("open `/proc/sys`")
 }
 
 /// Gives up what the process must not have, and becomes the program; `reaper` in its stead, if there is one. `parent` takes

@@ -15,6 +15,7 @@ use caps::CapsHashSet;
 use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
 use signal_hook::consts::SIGTERM;
 
+use crate::bundle;
 use crate::cli::RunArgs;
 use crate::error::{refused, warn};
 use crate::image::{Image, Store};
@@ -23,7 +24,8 @@ use crate::net::names::{Resolvers, hosts};
 use crate::net::{Mode, Network};
 use crate::options;
 use crate::sandbox::cgroup;
-use crate::sandbox::credentials::Limit;
+use crate::sandbox::credentials::{Limit, Sets};
+use crate::sandbox::layout::Layout;
 use crate::sandbox::mounts::Mount;
 use crate::sandbox::namespaces::{self, Namespaces};
 use crate::sandbox::openings::{Openings, PRIVILEGED};
@@ -57,6 +59,8 @@ pub struct Plan {
     pub userns: Option<UserNamespace>,
     /// Devices and sizes beyond the usual.
     pub openings: Openings,
+    /// What a bundle says of the root file system and its mounts, in the stead of minirun's own.
+    pub layout: Option<Layout>,
     /// Whether paths of /proc and /sys are masked or read-only.
     pub masked: bool,
     /// Name below /etc and text of the files that minirun writes.
@@ -92,6 +96,8 @@ pub struct Process {
     pub user: User,
     /// What it may do, as root.
     pub capabilities: CapsHashSet,
+    /// What it holds of them, where that does not follow from its user.
+    pub sets: Option<Sets>,
     /// Which system calls it may make; none for all.
     pub filter: Option<Filter>,
     /// Whether no executable gives it more privileges.
@@ -171,6 +177,7 @@ impl Plan {
             workdir,
             user,
             capabilities,
+            sets: None,
             filter,
             no_new_privileges,
             limits,
@@ -189,6 +196,7 @@ impl Plan {
             namespaces,
             userns,
             openings,
+            layout: None,
             masked: !security.system_paths_unconfined,
             files,
             network,
@@ -229,7 +237,7 @@ fn link_id(id: &str, runs: u32) -> String {
 }
 
 /// What the state directory will say of it, as far as the options say it.
-fn begin_record(
+pub fn begin_record(
     args: &RunArgs,
     log_directory: &Path,
     config: Option<&oci_spec::image::Config>,
@@ -259,6 +267,9 @@ fn begin_record(
 /// The name and the network that a container would get, for `--dry-run`: as valid as a plan, and nothing is made for it,
 /// not even the image `busybox`.
 pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)> {
+    if args.bundle.is_some() {
+        return bundle::network_of(args);
+    }
     let options = Options::of(args, None)?;
     match root(args, data_root, false) {
         Err(error) if !is_busybox(args) => return Err(error),
@@ -317,7 +328,7 @@ impl Options {
 }
 
 /// What cannot take effect is an error, not silence.
-fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
+pub fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
     if let Some(port) = args.publish.first() {
         let (why, remedy) = match args.net {
             Mode::Host => ("the container has the host's ports already", "leave out -p, or --net=host"),
@@ -462,7 +473,8 @@ fn workdir(args: &RunArgs, config: Option<&oci_spec::image::Config>) -> Result<P
     Ok(path)
 }
 
-fn files(
+/// Name below /etc and text of the files that minirun writes.
+pub fn files(
     args: &RunArgs,
     hostname: &str,
     name: &str,

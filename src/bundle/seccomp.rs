@@ -154,6 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sandbox::seccomp::{Instruction, oci};
 
     #[test]
     fn a_call_has_one_verdict_on_all_architectures() {
@@ -181,6 +182,76 @@ mod tests {
             assert!(open.open(name));
             for capabilities in [0, u64::MAX] {
                 own(capabilities, &open).unwrap();
+            }
+        }
+    }
+
+    /// What a filter answers (Documentation/networking/filter.rst; `struct seccomp_data`).
+    fn answer(program: &[Instruction], data: &[u32; 16]) -> u32 {
+        let (mut at, mut accumulator) = (0, 0u32);
+        loop {
+            let Instruction { code, jt, jf, k } = program[at];
+            let jump = |holds: bool| usize::from(if holds { jt } else { jf });
+            at += 1 + match code {
+                0x20 => {
+                    accumulator = data[k as usize / 4];
+                    0
+                }
+                0x54 => {
+                    accumulator &= k;
+                    0
+                }
+                0x05 => k as usize,
+                0x15 => jump(accumulator == k),
+                0x25 => jump(accumulator > k),
+                0x35 => jump(accumulator >= k),
+                0x45 => jump(accumulator & k != 0),
+                0x06 => return k,
+                other => panic!("instruction {other:#x}"),
+            };
+        }
+    }
+
+    #[test]
+    fn what_is_written_means_what_is_installed() {
+        const VALUES: [u64; 17] = [
+            0,
+            1,
+            2,
+            3,
+            8,
+            10,
+            16,
+            17,
+            40,
+            0x5411,
+            0x5412,
+            0x5413,
+            0x541c,
+            0x1000_0000,
+            0x7e02_0000,
+            0xffff_ffff,
+            0x1_0000_5412,
+        ];
+        let mut opened = Openings::default();
+        assert!(opened.open("tiocsti") && opened.open("userns") && opened.open("vsock"));
+        for (open, capabilities) in [(Openings::default(), 0xa804_05fb), (Openings::default(), u64::MAX), (opened, 0)] {
+            let text = serde_json::to_vec(&own(capabilities, &open).unwrap()).unwrap();
+            let written = oci::compile(&text, capabilities).unwrap();
+            let installed = TABLES.filter(capabilities, &open).unwrap();
+            for arch in [0xc000_003e, 0x4000_0003] {
+                for number in (0..1000).chain([u32::MAX >> 2]) {
+                    for value in VALUES {
+                        let (low, high) = (value as u32, (value >> 32) as u32);
+                        let mut data = [low, 0, 0, 0, low, high, low, high, low, high, low, high, low, high, low, high];
+                        (data[0], data[1]) = (number, arch);
+                        assert_eq!(
+                            answer(written.program(), &data),
+                            answer(&installed, &data),
+                            "{arch:#x} {number} {value:#x}"
+                        );
+                    }
+                }
             }
         }
     }

@@ -28,6 +28,7 @@ use crate::sandbox::cgroup::{self, Limits, PERIOD, Swap};
 use crate::sandbox::host_devices::Device;
 use crate::sandbox::namespaces::Share;
 use crate::sandbox::seccomp::{Choice, oci, read_profile};
+use crate::sandbox::userns::UserNs;
 use crate::sandbox::{masks, mounts};
 use crate::state::State;
 
@@ -36,6 +37,10 @@ const VERSION: &str = "1.2.0";
 
 /// The text for a command line.
 pub fn of(args: &RunArgs, state: &Path, data_root: &Path) -> Result<String> {
+    if args.openings.userns != UserNs::Host {
+        let message = "print the configuration: it has no form yet for --userns and its idmapped image";
+        return Err(refused(message, "leave out --userns"));
+    }
     let plan = Plan::to_be_shown(args, data_root, state)?;
     let mut value = serde_json::to_value(spec(&plan, args, state)?)?;
     if let Some(filter) = filter(&plan)? {

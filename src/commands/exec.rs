@@ -131,6 +131,7 @@ fn process(args: &ExecArgs, found: &Found, argv: Vec<CString>) -> Result<Process
         workdir,
         user,
         capabilities,
+        sets: None,
         filter,
         no_new_privileges,
         limits: exec::limits(found)?,

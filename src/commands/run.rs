@@ -37,7 +37,12 @@ pub fn forget_descriptors() -> Result<()> {
 /// Starts a container, `again` where it has run before.
 pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found>) -> Result<u8> {
     let launch = |caller: Option<Caller>, signals: &mut Signals| {
-        let mut plan = match Plan::from_run(args, data_root, root, again.map(|again| &again.record)) {
+        let again_record = again.map(|again| &again.record);
+        let decided = match args.bundle {
+            None => Plan::from_run(args, data_root, root, again_record),
+            Some(_) => Plan::from_bundle(args, data_root, again_record),
+        };
+        let mut plan = match decided {
             Ok(plan) => plan,
             Err(error) => return (caller, Err(error)),
         };

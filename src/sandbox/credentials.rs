@@ -11,7 +11,9 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, setrlimit};
 use rustix::process::{Gid, Uid};
-use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 
 use crate::plan::Process;
 
@@ -55,12 +57,22 @@ pub struct Limit {
     pub hard: u64,
 }
 
+/// The sets of a process beside the bounding one (capabilities(7)), where they are given one by one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the kernel's")]
+pub struct Sets {
+    pub effective: CapsHashSet,
+    pub permitted: CapsHashSet,
+    pub inheritable: CapsHashSet,
+    pub ambient: CapsHashSet,
+}
+
 /// Becomes the process's user, with its limits and no more than its capabilities.
 ///
 /// In the user namespace `within`, where there is one: it is entered when the limits are set, which only the host's root can
 /// raise, and everything after that counts there.
 pub fn assume(process: &Process, within: Option<BorrowedFd<'_>>) -> Result<()> {
-    let Process { user, capabilities, limits, filter, no_new_privileges, .. } = process;
+    let Process { user, capabilities, sets, limits, filter, no_new_privileges, .. } = process;
     for limit in limits {
         setrlimit(limit.resource, limit.soft, limit.hard)
             .with_context(|| format!("set limit {:?} to {}:{}", limit.resource, limit.soft, limit.hard))?;
@@ -80,6 +92,12 @@ pub fn assume(process: &Process, within: Option<BorrowedFd<'_>>) -> Result<()> {
     // Without no_new_privs the kernel wants CAP_SYS_ADMIN for a filter, which goes with the next line.
     if let (Some(filter), false) = (filter, no_new_privileges) {
         filter.install()?;
+    }
+    if let Some(sets) = sets {
+        // Until execve.
+        set_keep_capabilities(true).context("keep capabilities")?;
+        set_thread_res_uid(uid, uid, uid).context("set user")?;
+        return sets.assume();
     }
     set_thread_res_uid(uid, uid, uid).context("set user")?;
     // Inheritable and ambient sets are empty for everyone (CVE-2022-29162): an executable's file capabilities would else be
@@ -105,6 +123,18 @@ pub fn narrow(process: &Process) -> Result<()> {
     crate::sys::drop_bounding_except(bits).context("drop capabilities from the bounding set")?;
     caps::set(None, CapSet::Effective, &keep).context("set effective capabilities")?;
     caps::set(None, CapSet::Permitted, &keep).context("set permitted capabilities")
+}
+
+impl Sets {
+    /// Makes them the process's. The permitted set is what minirun had until the last but one step.
+    fn assume(&self) -> Result<()> {
+        caps::clear(None, CapSet::Ambient).context("clear ambient capabilities")?;
+        caps::set(None, CapSet::Inheritable, &self.inheritable).context("set inheritable capabilities")?;
+        // The effective set may not hold what the permitted one lacks.
+        caps::set(None, CapSet::Effective, &self.effective).context("set effective capabilities")?;
+        caps::set(None, CapSet::Permitted, &self.permitted).context("set permitted capabilities")?;
+        caps::set(None, CapSet::Ambient, &self.ambient).context("set ambient capabilities")
+    }
 }
 
 /// The capabilities of a container: the default ones, with `add` and without `drop`; `ALL` is all that the caller has.
@@ -133,7 +163,8 @@ pub fn capabilities(add: &[String], drop: &[String]) -> Result<CapsHashSet> {
     Ok(set)
 }
 
-fn parse(name: &str) -> Result<Capability> {
+/// A capability by its name, with or without `CAP_`.
+pub fn parse(name: &str) -> Result<Capability> {
     let upper = name.to_ascii_uppercase();
     let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
     full.parse()

@@ -5,19 +5,20 @@
 //! `/dev/null` does not change the host's.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstatfs, makedev, mkdirat, mknodat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchown, fstatfs, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, move_mount, open_tree};
 use rustix::process::Uid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 
-use super::mounts::attach;
-use super::rootfs;
+use super::mounts::{attach, refuse_kernel_files};
+use super::rootfs::{self, open_inside, open_target};
 use crate::sys::mount_setattr;
 
 /// Name, major and minor number (Documentation/admin-guide/devices.txt of the kernel).
@@ -45,6 +46,11 @@ pub const TTY: u32 = 5;
 /// Whether every container has this device under this name.
 pub fn is_usual(target: &Path, number: u64) -> bool {
     NODES.iter().any(|(name, major, minor)| is_named(target, name) && number == makedev(*major, *minor))
+}
+
+/// Whether one of the usual devices has this number.
+pub fn has_number(major: u32, minor: u32) -> bool {
+    NODES.iter().any(|(_, own_major, own_minor)| (*own_major, *own_minor) == (major, minor))
 }
 
 /// Whether something of the container's own is there in `/dev`.
@@ -93,6 +99,37 @@ pub fn make(tty: u32, shm_size: u64, shared: Option<&OwnedFd>, open: bool) -> Re
     }
     for (target, link) in LINKS {
         symlink(target, link).with_context(|| format!("make link `/{link}`"))?;
+    }
+    Ok(())
+}
+
+/// Where [`make_inside`] makes a node, on the stage.
+pub fn stage_path(name: &str) -> PathBuf {
+    Path::new(rootfs::STAGE).join(format!("node-{name}"))
+}
+
+/// Puts the usual nodes and links into whatever `/dev` the root file system `root` has. The nodes are made on the stage,
+/// and each is mounted on its place, which is made where it is missing. The umask must be 0.
+pub fn make_inside(root: BorrowedFd<'_>) -> Result<()> {
+    for (path, major, minor) in NODES {
+        let name = path.trim_start_matches("dev/");
+        let put = || -> Result<()> {
+            let node = stage_path(name);
+            mknodat(CWD, &node, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))?;
+            let tree = open_tree(CWD, &node, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+            let target = open_target(root, &Path::new("/").join(path), false)?;
+            refuse_kernel_files(target.as_fd())?;
+            attach(tree.as_fd(), target.as_fd())
+        };
+        put().with_context(|| format!("make device `/{path}`"))?;
+    }
+    let dev = open_inside(root, Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY).context("open `/dev`")?;
+    for (target, link) in LINKS {
+        match symlinkat(target, &dev, link.trim_start_matches("dev/")) {
+            // The root file system's own.
+            Err(Errno::EXIST) => {}
+            made => made.with_context(|| format!("make link `/{link}`"))?,
+        }
     }
     Ok(())
 }

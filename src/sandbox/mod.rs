@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod credentials;
 pub mod devices;
 pub mod host_devices;
+pub mod layout;
 pub mod masks;
 pub mod mounts;
 pub mod namespaces;

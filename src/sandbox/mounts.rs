@@ -134,29 +134,42 @@ pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn mount_on(target: BorrowedFd<'_>, options: &str, flags: MountFlags) -> Result<()> {
-    use rustix::mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    };
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-            None => fsconfig_set_flag(&context, option)?,
-        }
-    }
-    fsconfig_set_string(&context, "source", "tmpfs")?;
-    fsconfig_create(&context)?;
-    let mut attributes = MountAttrFlags::empty();
+    let mut attributes = 0;
     for (flag, attribute) in [
-        (MountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
-        (MountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
-        (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
-        (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (MountFlags::RDONLY, libc::MOUNT_ATTR_RDONLY),
+        (MountFlags::NOSUID, libc::MOUNT_ATTR_NOSUID),
+        (MountFlags::NODEV, libc::MOUNT_ATTR_NODEV),
+        (MountFlags::NOEXEC, libc::MOUNT_ATTR_NOEXEC),
     ] {
-        attributes.set(attribute, flags.contains(flag));
+        attributes |= if flags.contains(flag) { attribute } else { 0 };
     }
-    let tree = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let options = options.split(',').filter(|option| !option.is_empty());
+    let tree = mount_new("tmpfs", options.map(|option| option.split_once('=').unwrap_or((option, ""))), attributes)?;
     attach(tree.as_fd(), target)
+}
+
+/// Makes a new file system and a mount of it that has no place yet. An option without a value is a flag; `attributes` are
+/// `MOUNT_ATTR_*`.
+pub fn mount_new<'a>(
+    kind: &str,
+    options: impl Iterator<Item = (&'a str, &'a str)>,
+    attributes: u64,
+) -> Result<OwnedFd> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    };
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        let set = match value {
+            "" => fsconfig_set_flag(&context, key),
+            value => fsconfig_set_string(&context, key, value),
+        };
+        set.with_context(|| format!("set its option `{key}`"))?;
+    }
+    fsconfig_set_string(&context, "source", kind)?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Mounts the kernel's file systems. `/proc` shows the processes of this PID namespace, `/sys` this network namespace's

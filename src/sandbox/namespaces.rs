@@ -73,6 +73,8 @@ pub struct Namespaces {
     pub uts: Whose,
     /// What of its cgroup a process sees.
     pub cgroup: Whose,
+    /// A network namespace that is joined, which nothing is done in.
+    pub network: Option<OwnedFd>,
     /// The mounts of the container whose IPC namespace is shared.
     mounts_of_ipc: Option<OwnedFd>,
 }
@@ -123,8 +125,21 @@ impl Namespaces {
             ipc: whose(&args.ipc, "ipc")?,
             uts: whose(&args.uts, "uts")?,
             cgroup: whose(&args.cgroupns, "cgroup")?,
+            network: None,
             mounts_of_ipc,
         })
+    }
+
+    /// All of its own, before any is said to be otherwise.
+    pub fn own() -> Self {
+        Self {
+            pid: Whose::Own,
+            ipc: Whose::Own,
+            uts: Whose::Own,
+            cgroup: Whose::Own,
+            network: None,
+            mounts_of_ipc: None,
+        }
     }
 
     /// Which of them clone3 makes for it, `CLONE_NEW*`.
@@ -183,6 +198,9 @@ impl Namespaces {
             if let Whose::Other(other) = whose {
                 setns(other, kind).context("join the other container's namespaces")?;
             }
+        }
+        if let Some(network) = &self.network {
+            setns(network, CloneFlags::CLONE_NEWNET).context("join the network namespace")?;
         }
         Ok(())
     }

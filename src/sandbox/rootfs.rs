@@ -84,6 +84,17 @@ pub fn assemble(lower: &Path, files: &[(&str, String)], mapped: Option<&OwnedFd>
     rustix::process::chdir(MERGED).context("enter the root file system")
 }
 
+/// Makes a copied tree the root file system that is written to itself, and its root the working directory.
+pub fn use_in_place(tree: BorrowedFd<'_>) -> Result<()> {
+    mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID, c"mode=755").context("mount a tmpfs")?;
+    for directory in [MERGED, EMPTY] {
+        make_directory(Path::new(directory))?;
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(tree, "", CWD, MERGED, flags).context("mount the root file system")?;
+    rustix::process::chdir(MERGED).context("enter the root file system")
+}
+
 fn make_directory(path: &Path) -> Result<()> {
     DirBuilder::new().mode(0o755).create(path).with_context(|| format!("make directory `{}`", path.display()))
 }

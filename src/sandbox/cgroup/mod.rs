@@ -30,7 +30,7 @@ use nix::libc;
 pub use freeze::{Freezer, can_freeze, freeze, is_frozen, thaw};
 pub use group::{Cgroup, Entrance};
 pub use leftover::remove_leftover;
-pub use limits::{Limits, PERIOD, Swap};
+pub use limits::{Limits, PERIOD, Swap, cpu_list};
 pub use plan::{Group, Plan, Setting};
 pub use processes::{processes_of, stat};
 pub use usage::{Usage, oom_killed};

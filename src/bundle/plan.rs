@@ -1,0 +1,385 @@
+//! [`Plan::from_bundle`]: a container from a bundle and the few options that go with it.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::kernel::{self, NetworkOf};
+use super::{PREFIX, honoured, list, load, mounts, part, places, process};
+use crate::cli::RunArgs;
+use crate::error::refused;
+use crate::log;
+use crate::net::names::Resolvers;
+use crate::net::step::Step;
+use crate::net::{Mode, Network};
+use crate::options;
+use crate::plan::{self, Plan, Process};
+use crate::sandbox::layout::Layout;
+use crate::sandbox::namespaces::{self, Namespaces, Share, Whose};
+use crate::sandbox::openings::{OpeningArgs, Openings};
+use crate::sandbox::seccomp::{Choice, Filter, oci};
+use crate::security::SecurityOptions;
+use crate::state::{self, Inside, Record};
+use crate::terminal::{DETACH_KEYS, DetachKeys};
+
+/// Options that say nothing of the container itself, and go with a bundle.
+const OPTIONS: [&str; 12] = [
+    "net",
+    "net_is_given",
+    "bundle",
+    "words",
+    "detach",
+    "rm",
+    "interactive",
+    "cidfile",
+    "pidfile",
+    "dry_run",
+    "detach_keys",
+    "log_opt",
+];
+
+impl Plan {
+    /// Decides a container from the bundle that `args` name.
+    pub fn from_bundle(args: &RunArgs, data_root: &Path, again: Option<&Record>) -> Result<Self> {
+        Bundle::open(args, again)?.plan(args, data_root, again)
+    }
+}
+
+/// The name and the network that a bundle's container would get, for `--dry-run`.
+pub fn network_of(args: &RunArgs) -> Result<(String, Network)> {
+    let bundle = Bundle::open(args, None)?;
+    let network = bundle.network(&state::new_id()?, true)?;
+    Ok((bundle.name, network))
+}
+
+/// A bundle, read and valid, as far as nothing is taken for it.
+struct Bundle {
+    directory: PathBuf,
+    name: String,
+    hostname: String,
+    root: PathBuf,
+    root_is_read_only: bool,
+    config: Value,
+    /// The options that its annotations stand for, with those that were typed.
+    args: RunArgs,
+    labels: BTreeMap<String, String>,
+    process: Process,
+    ulimits: Vec<String>,
+    layout: Layout,
+    namespaces: Namespaces,
+    network: NetworkOf,
+    sysctls: Vec<(String, String)>,
+}
+
+impl Bundle {
+    fn open(args: &RunArgs, again: Option<&Record>) -> Result<Self> {
+        refuse_other_options(args)?;
+        let name = name(args, again)?;
+        let directory = args.bundle.as_deref().unwrap_or(Path::new("."));
+        let directory =
+            std::fs::canonicalize(directory).with_context(|| format!("use bundle `{}`", directory.display()))?;
+        let config = load(&directory)?;
+        let (mut process, ulimits, umask) = process::decide(&config)?;
+        let (namespaces, network) = kernel::namespaces(&config)?;
+        let (own, labels, overlay) = annotations(&config, args, &network, process.terminal)?;
+        (process.interactive, process.init) = (own.interactive, own.init);
+        let (root, root_is_read_only) = root(&config, &directory)?;
+        let layout = layout(&config, &directory, !overlay, umask)?;
+        let (hostname, sysctls) = names_and_settings(&config, &own, &namespaces)?;
+        plan::refuse_what_cannot_be(&own)?;
+        if process.terminal && !mounts::has(&layout.mounts, "/dev", "tmpfs") {
+            bail!("refuse bundle: process.terminal: mounts has no `tmpfs` for `/dev` to put `/dev/console` into");
+        }
+        if process.terminal && !mounts::has(&layout.mounts, "/dev/pts", "devpts") {
+            bail!("refuse bundle: process.terminal: mounts has no `devpts` for `/dev/pts`");
+        }
+        Ok(Self {
+            directory,
+            name,
+            hostname,
+            root,
+            root_is_read_only,
+            config,
+            args: own,
+            labels,
+            process,
+            ulimits,
+            layout,
+            namespaces,
+            network,
+            sysctls,
+        })
+    }
+
+    fn network(&self, id: &str, dry: bool) -> Result<Network> {
+        let mode = self.args.net;
+        let resolvers = if mode == Mode::Bridge { Resolvers::of_host().ipv4() } else { vec![] };
+        let mut network = Network::decide(mode, id, &self.sysctls, &resolvers, dry)?;
+        // No setting that the bundle does not ask for, beside those that make the network itself.
+        if mode != Mode::Bridge {
+            let asked = |key: &str| self.sysctls.iter().any(|(own, _)| own == key);
+            network.steps.retain(|step| !matches!(step, Step::Sysctl { key, .. } if !asked(key)));
+        }
+        if network.settings().next().is_some() && !mounts::has(&self.layout.mounts, "/proc", "proc") {
+            bail!("refuse bundle: mounts: there is no `proc` for `/proc`, where settings are made");
+        }
+        Ok(network)
+    }
+
+    fn plan(mut self, typed: &RunArgs, data_root: &Path, again: Option<&Record>) -> Result<Plan> {
+        let id = again.map_or_else(state::new_id, |again| Ok(again.id.clone()))?;
+        let bits = self.process.capabilities.iter().fold(0, |bits, capability| bits | capability.bitmask());
+        let filter = filter(&self.config, bits)?;
+        let devices = kernel::devices(&self.config)?;
+        let cgroup = kernel::limits(&self.config)?.map(|limits| limits.plan(&id)).transpose();
+        let cgroup = cgroup.context("refuse bundle: linux.resources")?;
+        let log_directory = data_root.join("logs").join(&id);
+        let detach_keys = DetachKeys::parse(typed.detach_keys.as_deref().unwrap_or(DETACH_KEYS))?;
+        let mut record = plan::begin_record(&self.args, &log_directory, None, again)?;
+        let network = self.network(&id, false)?;
+        let files = if self.layout.in_place {
+            vec![]
+        } else {
+            let hosts = self.args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
+            let resolvers = if self.args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
+            plan::files(&self.args, &self.hostname, &self.name, &network, &hosts, resolvers)?
+        };
+        if let NetworkOf::Path(path) = &self.network {
+            record.network = format!("ns:{path}");
+        }
+        let words = self.process.argv.iter().map(|word| word.to_string_lossy().into_owned());
+        (record.command, record.labels) = (words.collect(), std::mem::take(&mut self.labels));
+        (record.id, record.name) = (id, self.name.clone());
+        record.image = self.root.display().to_string();
+        record.address = network.address.map(|(own, _)| own);
+        record.inside =
+            self.inside(filter.is_some(), cgroup.as_ref().map(|plan| plan.directories()).unwrap_or_default());
+        self.process.filter = filter;
+        Ok(Plan {
+            record,
+            hostname: self.hostname,
+            lower: self.root,
+            image: None,
+            read_only: self.root_is_read_only,
+            mounts: vec![],
+            namespaces: self.namespaces,
+            userns: None,
+            openings: Openings { shm_size: 0, devices, privileged: false },
+            layout: Some(self.layout),
+            masked: false,
+            files,
+            network,
+            cgroup,
+            process: self.process,
+            log_directory,
+            log: log::Options::parse(&typed.log_opt)?,
+            detach_keys,
+            arguments: typed.detach.then(|| typed.to_be_repeated(&[])).transpose()?,
+            id_files: [typed.cidfile.clone(), typed.pidfile.clone()],
+        })
+    }
+
+    /// What a further process in the container is to have.
+    fn inside(&self, has_filter: bool, groups: Vec<PathBuf>) -> Inside {
+        let process = &self.process;
+        let held = process.sets.as_ref().filter(|_| process.user.uid == 0).map(|sets| &sets.permitted);
+        let has = |capability: &&caps::Capability| held.is_none_or(|held| held.contains(capability));
+        let config = self.directory.join("config.json");
+        Inside {
+            env: process.env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect(),
+            workdir: process.workdir.clone(),
+            user: process.user.clone(),
+            capabilities: process.capabilities.iter().filter(has).fold(0, |bits, one| bits | one.bitmask()),
+            limits: self.ulimits.clone(),
+            ids: None,
+            shares_processes: !self.namespaces.has_own_processes(),
+            groups,
+            security: SecurityOptions {
+                seccomp: if has_filter { Choice::File(config) } else { Choice::Unconfined },
+                no_new_privileges: process.no_new_privileges,
+                system_paths_unconfined: self.layout.masked.is_empty() && self.layout.read_only.is_empty(),
+            },
+        }
+    }
+}
+
+/// What a bundle says, no option says otherwise.
+fn refuse_other_options(args: &RunArgs) -> Result<()> {
+    let usual = RunArgs { stop_timeout: 10, ..RunArgs::default() };
+    let (given, usual) = (serde_json::to_value(args)?, serde_json::to_value(usual)?);
+    let options = given.as_object().into_iter().flatten();
+    let other = options.filter(|(key, value)| usual.get(*key) != Some(value)).map(|(key, _)| key);
+    match other.into_iter().find(|key| !OPTIONS.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => Err(refused(
+            format!("run a bundle with `--{}`: that comes from the bundle", key.replace('_', "-")),
+            "leave it out, or change config.json",
+        )),
+    }
+}
+
+fn name(args: &RunArgs, again: Option<&Record>) -> Result<String> {
+    let typed = match &args.words[..] {
+        [name] => name.to_str().context("use name: it is not text")?,
+        [] => return Err(refused("run a bundle: no ID is given", "as in `minirun run --bundle DIR ID`")),
+        _ => return Err(refused("run a bundle: more than an ID is given", "the program comes from the bundle")),
+    };
+    let name = again.map_or(typed, |again| &again.name);
+    if !state::valid_name(name) {
+        return Err(refused(
+            format!("use name `{name}`: it is not a plain name"),
+            "letters, digits, `_`, `.` and `-`, at most 63, the first one a letter or digit",
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// The directory of the root file system, and whether it is read-only.
+fn root(config: &Value, directory: &Path) -> Result<(PathBuf, bool)> {
+    let path: PathBuf = part(config, "root.path")?.context("refuse bundle: root.path: it is missing")?;
+    let failed = || format!("refuse bundle: root.path `{}`", path.display());
+    let found = std::fs::canonicalize(directory.join(&path)).with_context(failed)?;
+    if !found.is_dir() {
+        bail!("{}: it is not a directory", failed());
+    }
+    if found == Path::new("/") {
+        bail!("{}: it is the host's own root", failed());
+    }
+    Ok((found, part(config, "root.readonly")?.unwrap_or(false)))
+}
+
+fn layout(config: &Value, directory: &Path, in_place: bool, umask: Option<u32>) -> Result<Layout> {
+    let propagation: String = part(config, "linux.rootfsPropagation")?.unwrap_or_default();
+    if !["", "private", "rprivate"].contains(&propagation.as_str()) {
+        return Err(honoured::unsupported(&format!("linux.rootfsPropagation `{propagation}`")));
+    }
+    let oom_score_adj = part::<i32>(config, "process.oomScoreAdj")?;
+    if oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+        bail!("refuse bundle: process.oomScoreAdj: -1000 to 1000 is wanted");
+    }
+    Ok(Layout {
+        in_place,
+        mounts: mounts::decide(&list::<oci_spec::runtime::Mount>(config, "mounts")?, directory)?,
+        masked: places(config, "linux.maskedPaths")?,
+        read_only: places(config, "linux.readonlyPaths")?,
+        umask,
+        oom_score_adj,
+    })
+}
+
+/// The host name and the settings, none of which may be another's.
+fn names_and_settings(
+    config: &Value,
+    args: &RunArgs,
+    namespaces: &Namespaces,
+) -> Result<(String, Vec<(String, String)>)> {
+    let wanted: Option<String> = part(config, "hostname")?.filter(|name: &String| !name.is_empty());
+    let wanted = wanted.map(|name| options::hostname(&name)).transpose().context("refuse bundle: hostname")?;
+    let texts = kernel::sysctls(config)?;
+    let share = |whose: &Whose| if matches!(whose, Whose::Own) { Share::Own } else { Share::Host };
+    let shared = OpeningArgs {
+        pid: share(&namespaces.pid),
+        ipc: share(&namespaces.ipc),
+        uts: share(&namespaces.uts),
+        ..OpeningArgs::default()
+    };
+    if wanted.is_some() && shared.uts != Share::Own {
+        bail!("refuse bundle: hostname: without a UTS namespace of its own the name is another's");
+    }
+    namespaces::check(&shared, None, args.init, &texts).context("refuse bundle: linux.sysctl")?;
+    let sysctl = |text: &String| options::sysctl(text, args.net == Mode::Host);
+    let sysctls = texts.iter().map(sysctl).collect::<Result<_>>().context("refuse bundle: linux.sysctl")?;
+    let there = namespaces.hostname()?;
+    let own = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned())?;
+    Ok((there.or(wanted).unwrap_or(own), sysctls))
+}
+
+/// The options that annotations stand for, beside those that were typed; the other annotations; whether changes to the root
+/// stay in memory.
+fn annotations(
+    config: &Value,
+    typed: &RunArgs,
+    network: &NetworkOf,
+    terminal: bool,
+) -> Result<(RunArgs, BTreeMap<String, String>, bool)> {
+    const ACTED_ON: [&str; 3] = ["run.oci.", "org.systemd.property.", "org.criu."];
+    let mut labels: BTreeMap<String, String> = part(config, "annotations")?.unwrap_or_default();
+    if let Some(name) = labels.keys().find(|name| ACTED_ON.iter().any(|prefix| name.starts_with(prefix))) {
+        return Err(honoured::unsupported(&format!("annotation `{name}`")));
+    }
+    let mut own = RunArgs { words: vec![], tty: terminal, label: vec![], ..typed.clone() };
+    let mut take = |name: &str| labels.remove(&format!("{PREFIX}{name}"));
+    let asked = take("net").map(|text| parsed::<Mode>("net", &text)).transpose()?;
+    let overlay = match take("root").as_deref() {
+        None => false,
+        Some("overlay") => true,
+        Some(_) => bail!("refuse bundle: annotation `{PREFIX}root`: overlay is wanted"),
+    };
+    own.stop_signal = take("stop-signal");
+    if let Some(text) = take("stop-timeout") {
+        own.stop_timeout = parsed("stop-timeout", &text)?;
+    }
+    own.init = flag("init", take("init").as_deref())?;
+    own.interactive |= flag("interactive", take("interactive").as_deref())?;
+    let words = |text: Option<String>| text.map_or(vec![], |text| text.split(',').map(str::to_owned).collect());
+    own.add_host = words(take("add-host"));
+    own.dns = words(take("dns")).iter().map(|text| parsed("dns", text)).collect::<Result<_>>()?;
+    if let Some(signal) = &own.stop_signal {
+        options::signal(signal).with_context(|| format!("refuse bundle: annotation `{PREFIX}stop-signal`"))?;
+    }
+    if let Some(name) = labels.keys().find(|name| name.is_empty() || name.starts_with(PREFIX)) {
+        return Err(honoured::unsupported(&format!("annotation `{name}`")));
+    }
+    own.net = mode(network, typed.net_is_given.then_some(typed.net), asked)?;
+    Ok((own, labels, overlay))
+}
+
+fn parsed<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|error| anyhow::anyhow!("refuse bundle: annotation `{PREFIX}{name}`: `{text}`: {error}"))
+}
+
+fn flag(name: &str, text: Option<&str>) -> Result<bool> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => bail!("refuse bundle: annotation `{PREFIX}{name}`: true or false is wanted"),
+    }
+}
+
+/// The networking mode. In a namespace of its own: what was typed, else what the annotation says, else none.
+fn mode(network: &NetworkOf, typed: Option<Mode>, asked: Option<Mode>) -> Result<Mode> {
+    let wanted = typed.or(asked);
+    match network {
+        NetworkOf::Own => match wanted.unwrap_or(Mode::None) {
+            Mode::Host => Err(refused(
+                "refuse bundle: linux.namespaces: it asks for a network namespace, and not for the host's",
+                "take `network` out of the list, or leave out --net=host",
+            )),
+            mode => Ok(mode),
+        },
+        // Nothing is done in a network that is joined, as nothing is in the host's.
+        NetworkOf::Host if wanted.is_none_or(|mode| mode == Mode::Host) => Ok(Mode::Host),
+        NetworkOf::Path(_) if typed.is_none() => Ok(Mode::Host),
+        _ => Err(refused(
+            "refuse bundle: linux.namespaces: it asks for no network namespace of its own, so --net has no place",
+            "add `network` to the list, without a path",
+        )),
+    }
+}
+
+/// The filter of system calls; none where the bundle has none.
+fn filter(config: &Value, capabilities: u64) -> Result<Option<Filter>> {
+    let found = config
+        .get("linux")
+        .and_then(|linux| linux.get("seccomp"))
+        .filter(|found| found.as_object().is_none_or(|members| !members.is_empty()));
+    let compile = |found: &Value| oci::compile(&serde_json::to_vec(found)?, capabilities);
+    found.map(compile).transpose().context("refuse bundle: linux.seccomp")
+}
+
+#[cfg(test)]
+mod tests;
