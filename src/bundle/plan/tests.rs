@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use std::io::Write;
+
 use super::*;
 
 /// A bundle with a configuration that is good but for `change`.
@@ -21,7 +23,7 @@ fn opened(change: impl FnOnce(&mut Value)) -> Result<Bundle> {
 fn open(text: &str) -> Result<Bundle> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("rootfs")).unwrap();
-    crate::state::write_file(&directory.path().join("config.json"), text.as_ref()).unwrap();
+    state::open_private(&directory.path().join("config.json")).unwrap().write_all(text.as_ref()).unwrap();
     let bundle = Some(directory.path().to_owned());
     let args = RunArgs { bundle, words: vec!["x".into()], stop_timeout: 10, ..RunArgs::default() };
     let bundle = Bundle::open(&args, None)?;
