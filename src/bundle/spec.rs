@@ -360,3 +360,6 @@ fn filter(plan: &Plan) -> Result<Option<Value>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
