@@ -87,6 +87,14 @@ pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
+/// Of which kind the namespace is that `namespace` is open on, `CLONE_NEW*` (ioctl_nsfs(2)).
+pub fn kind_of_namespace(namespace: impl AsFd) -> io::Result<i32> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: this request takes no argument; the descriptor is open, because it is borrowed.
+    let kind = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
+    if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind) }
+}
+
 /// Changes attributes of the mount at `path` below `dir` (the mount of `dir` itself for an empty path), see
 /// mount_setattr(2). `set` and `clear` are `MOUNT_ATTR_*`, `propagation` is an `MS_*` propagation type or 0.
 pub fn mount_setattr(

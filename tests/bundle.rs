@@ -3,16 +3,17 @@
 mod host;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
-use host::{Directory, Host, host_test};
+use host::{Directory, Host, Terminal, host_test};
 use serde_json::{Value, json};
 
 /// What a program sees of its circumstances. Without numbers that differ from run to run.
 const LOOK: &str = "id; hostname; pwd; env | sort; ulimit -a; \
     grep -E '^(Cap|Seccomp:|NoNewPrivs|Groups|Uid|Gid)' /proc/self/status; \
-    cut -d ' ' -f 5,6 /proc/self/mountinfo | sort; ls -l /dev | cut -c 1-10,45-; ls /; \
+    cut -d ' ' -f 5,6 /proc/self/mountinfo | sort; stat -c '%A %t:%T %n' /dev/*; ls /; \
     cat /etc/hosts /etc/hostname; cat /proc/sys/net/ipv4/ping_group_range /proc/sys/net/core/somaxconn; \
-    cat /proc/kcore /proc/keys 2>&1; ls /sys/firmware; ls /proc/acpi; (echo 1 >/proc/sys/net/core/somaxconn) 2>&1; \
+    cat /proc/kcore 2>&1; head -c 1 /proc/keys | wc -c; ls /sys/firmware; ls /proc/acpi; (echo 1 >/proc/sys/net/core/somaxconn) 2>&1; \
     touch /ro/x 2>&1; touch /written && echo wrote; ip -o link | cut -d @ -f 1";
 
 /// Makes a bundle of what `run --spec` prints.
@@ -88,8 +89,13 @@ host_test!(links_in_the_root_lead_no_mount_out_of_it, |host| {
     });
     host.write("/tmp/outside/x", "of the host");
     // As seen from the host both lead out; in the root they lead to nothing, or to what is in it.
-    host.sh(&format!("cd {}/rootfs; ln -s /tmp/outside a; ln -s /tmp/outside out", directory.text())).ok();
+    host.sh(&format!(
+        "cd {}/rootfs; mkdir tmp/outside; ln -s /tmp/outside a; ln -s /tmp/outside out",
+        directory.text()
+    ))
+    .ok();
     host.minirun(["run", "--bundle", directory.text(), "x"]).ok();
+    assert!(directory.path().join("rootfs/tmp/outside/b").exists());
     let left = host.sh("ls /tmp/outside; cat /tmp/outside/x").ok();
     assert_eq!(left, "x\nof the host");
     // Where the kernel's own files belong, a link is an error.
@@ -153,14 +159,30 @@ host_test!(capabilities_are_those_of_each_set, |host| {
 });
 
 host_test!(a_detached_bundle_is_a_container_like_others, |host| {
+    // The directory of all logs stays.
+    fs::create_dir_all("/var/lib/minirun/logs").expect("logs");
+    fs::set_permissions("/var/lib/minirun/logs", PermissionsExt::from_mode(0o700)).expect("mode");
+    host.settle();
     let directory = own_bundle(host, "detached", &["--net=none", "busybox", "sh", "-c", "echo up; sleep 1000"], |_| ());
     host.minirun(["run", "-d", "--bundle", directory.text(), "x"]).ok();
     host.soon("it says so", || host.minirun(["logs", "x"]).ok() == "up\n");
     let first = host.minirun(["exec", "x", "grep", "Cap\\|Seccomp:", "/proc/1/status"]).ok();
     let further = host.minirun(["exec", "x", "grep", "Cap\\|Seccomp:", "/proc/self/status"]).ok();
     assert_eq!(first, further);
+    host.minirun(["restart", "-t0", "x"]).ok();
+    host.soon("it says so again", || host.minirun(["logs", "x"]).ok() == "up\nup\n");
     host.minirun(["stop", "-t0", "x"]).ok();
     host.minirun(["rm", "x"]).ok();
+});
+
+host_test!(a_bundle_can_have_a_terminal, |host| {
+    let script = "test -t 0 && tty && ls -l /dev/console && stty size && echo typed $(cat)";
+    let directory = own_bundle(host, "terminal", &["--net=none", "-it", "busybox", "sh", "-c", script], |_| ());
+    let mut terminal = Terminal::start(&host::binary(), &["run", "--bundle", directory.text(), "x"], 33, 101);
+    terminal.shows("33 101");
+    terminal.types("word\n\x04");
+    terminal.shows("typed word");
+    assert_eq!(terminal.wait(), 0, "{}", terminal.screen());
 });
 
 host_test!(another_runtime_runs_what_is_written, |host| {
@@ -171,8 +193,8 @@ host_test!(another_runtime_runs_what_is_written, |host| {
     }
     // Devices are kept away otherwise there, and mounts for masks are made otherwise.
     let look = "id; hostname; pwd; env | sort | grep -v SHLVL; ulimit -n; grep -E '^(Cap|Seccomp:|NoNewPrivs|Groups)' /proc/self/status; \
-        for m in / /proc /sys /dev/pts /dev/shm /dev/mqueue /scratch /ro; do grep \" $m \" /proc/self/mountinfo | cut -d ' ' -f 5,6; done; \
-        ls /dev; cat /proc/kcore; cat /proc/sys/net/core/somaxconn; touch /ro/x 2>&1; python 2>&1; \
+        for m in / /proc /sys /dev/pts /dev/shm /dev/mqueue /scratch /ro; do awk -v m=$m '$5 == m {print $5, $6}' /proc/self/mountinfo; done | sed '/^\\/\\(dev\\)* /s/,nodev//'; \
+        ls /dev | grep -v core; cat /proc/sys/net/core/somaxconn; touch /ro/x 2>&1; python 2>&1; \
         unshare -U true 2>&1; ip -o link | cut -d : -f 2";
     let words = [
         "--net=none",

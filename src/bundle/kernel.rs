@@ -1,15 +1,16 @@
 //! `linux` of a bundle: namespaces, devices, limits, settings. Looks at the host, changes nothing.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nix::libc;
 use oci_spec::runtime::{
     LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxNamespace, LinuxNamespaceType,
     LinuxPids,
 };
-use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, makedev, openat};
+use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, fstatfs, makedev, openat};
 use serde_json::Value;
 
 use super::honoured::unsupported;
@@ -19,6 +20,7 @@ use crate::sandbox::cgroup::{Limits, PERIOD, Swap, cpu_list};
 use crate::sandbox::devices;
 use crate::sandbox::host_devices::Device;
 use crate::sandbox::namespaces::{Namespaces, Whose};
+use crate::sys;
 
 /// Which network namespace a bundle asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,16 +46,16 @@ pub fn namespaces(config: &Value) -> Result<(Namespaces, NetworkOf)> {
             bail!("refuse bundle: {name}: it is there twice");
         }
         let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
-        let whose = |kind: &str| -> Result<Whose> {
+        let whose = |kind: (&str, i32)| -> Result<Whose> {
             let open = |path| open_namespace(path, kind).with_context(|| format!("refuse bundle: {name}.path"));
             path.map_or(Ok(Whose::Own), |path| open(path).map(Whose::Other))
         };
         match namespace.typ() {
-            LinuxNamespaceType::Pid => all.pid = whose("pid")?,
-            LinuxNamespaceType::Ipc => all.ipc = whose("ipc")?,
-            LinuxNamespaceType::Uts => all.uts = whose("uts")?,
-            LinuxNamespaceType::Cgroup => all.cgroup = whose("cgroup")?,
-            LinuxNamespaceType::Network => match (whose("net")?, path) {
+            LinuxNamespaceType::Pid => all.pid = whose(("pid", libc::CLONE_NEWPID))?,
+            LinuxNamespaceType::Ipc => all.ipc = whose(("ipc", libc::CLONE_NEWIPC))?,
+            LinuxNamespaceType::Uts => all.uts = whose(("uts", libc::CLONE_NEWUTS))?,
+            LinuxNamespaceType::Cgroup => all.cgroup = whose(("cgroup", libc::CLONE_NEWCGROUP))?,
+            LinuxNamespaceType::Network => match (whose(("net", libc::CLONE_NEWNET))?, path) {
                 (Whose::Other(joined), Some(path)) => {
                     all.network = Some(joined);
                     network = NetworkOf::Path(path.display().to_string());
@@ -73,16 +75,16 @@ pub fn namespaces(config: &Value) -> Result<(Namespaces, NetworkOf)> {
 }
 
 /// Opens a namespace, which must be of this kind.
-fn open_namespace(path: &Path, kind: &str) -> Result<OwnedFd> {
+fn open_namespace(path: &Path, (kind, flag): (&str, i32)) -> Result<OwnedFd> {
+    const NSFS_MAGIC: i64 = 0x6e73_6673;
     let failed = || format!("join `{}`", path.display());
     if !path.is_absolute() {
         bail!("`{}` is not absolute", path.display());
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = openat(CWD, path, flags, FileMode::empty()).with_context(failed)?;
-    // The kernel names it `net:[NUMBER]`; no file has a path like that.
-    let name = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).with_context(failed)?;
-    if !name.to_string_lossy().starts_with(&format!("{kind}:[")) {
+    let is_namespace = fstatfs(&opened).with_context(failed)?.f_type == NSFS_MAGIC;
+    if !is_namespace || sys::kind_of_namespace(&opened).with_context(failed)? != flag {
         bail!("{}: it is no {kind} namespace", failed());
     }
     Ok(opened)

@@ -365,3 +365,6 @@ fn filter(plan: &Plan) -> Result<Option<Value>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
