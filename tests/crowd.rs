@@ -107,7 +107,10 @@ host_test!(a_web_server_under_load, within 180, |host| {
     host.minirun([&options[..], &["/usr/sbin/nginx", "-c", "/etc/nginx.conf"]].concat()).ok();
     let address = host.inspect("web", ".NetworkSettings.IPAddress");
     host.soon("it answers", || host.sh(&format!("busybox wget -qO /dev/null http://{address}/")).run().code == 0);
-    let before = host.logs("web").matches("\"GET / HTTP").count();
+    // It is logged after it was answered.
+    let count = || host.logs("web").matches("\"GET / HTTP").count();
+    host.soon("the first request is logged", || count() > 0);
+    let before = count();
     let begun = Instant::now();
     // Four at a time, from a sibling; the last word counts those that failed.
     let load = format!(
