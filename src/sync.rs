@@ -117,9 +117,14 @@ impl End {
     /// Parent: the child's next message.
     pub fn next(&self) -> Result<FromChild> {
         let mut buffer = [0; LONGEST];
-        let (size, fd) = match crate::sys::receive_with_fd(&self.0, &mut buffer) {
-            // It died with a message of ours unread.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => (0, None),
+        let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+        let mut heard = crate::sys::receive_with_fd(&self.0, &mut buffer);
+        if heard.as_ref().is_err_and(reset) {
+            // It died with a message of ours unread, which is told once, and before what it said last.
+            heard = crate::sys::receive_with_fd(&self.0, &mut buffer);
+        }
+        let (size, fd) = match heard {
+            Err(error) if reset(&error) => (0, None),
             other => other.context("hear from the container's process")?,
         };
         Ok(match buffer[..size] {
@@ -154,5 +159,22 @@ impl FromChild {
             Self::Inside(_) | Self::Ready(_) => Err(anyhow!("start the container: its process spoke out of turn")),
         };
         error.err().unwrap_or_else(|| anyhow!("start the container"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_a_child_that_heard_nothing_is_heard() {
+        let (parent, child) = pair().unwrap();
+        parent.go().unwrap();
+        child.failed(127, "run `x`: not found").unwrap();
+        drop(child);
+        assert!(
+            matches!(parent.next().unwrap(), FromChild::Failed { code: 127, error } if error == "run `x`: not found")
+        );
+        assert!(matches!(parent.next().unwrap(), FromChild::Closed));
     }
 }
