@@ -27,7 +27,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::libc::CLONE_PARENT;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{ForkResult, Pid};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::error::refused;
@@ -109,8 +109,7 @@ pub fn run(place: &Place, process: &Process, detach: bool) -> Result<u8> {
     container.go()?;
     container.running()?;
     if detach {
-        container.leave();
-        return Ok(0);
+        return container.reap().map(|_| 0);
     }
     // It is no first process: every signal has its usual effect.
     let watch = Watch::new(&mut container, &mut signals, io, true);
@@ -174,6 +173,10 @@ fn join_and_make(
 fn become_program(place: &Place, process: &Process, detach: bool, parent: &End) -> Result<Infallible> {
     if !detach {
         init::die_with_parent()?;
+    } else if let ForkResult::Parent { .. } = sys::fork().context("make a process in the container")? {
+        // So the program is an orphan of the container's, which its first process takes over. Else it would be one of the
+        // host's, and a container does not end before the host has buried it.
+        sys::exit_now(0);
     }
     rustix::process::setsid().context("make a session")?;
     let owner = process.user.uid + place.first_id;

@@ -246,11 +246,6 @@ impl Container {
         self.socket.go()
     }
 
-    /// Lets it live on by itself.
-    pub fn leave(mut self) {
-        self.ended = true;
-    }
-
     /// The process id of its first process on the host.
     pub fn pid(&self) -> i32 {
         self.child.pid

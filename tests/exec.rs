@@ -109,7 +109,6 @@ host_test!(options_of_exec, |host| {
     host.soon("it runs", || exec(host, &[&id, "ps"]).contains("sleep 999"));
     host.minirun(["exec", "-d", &id, "/nosuch"]).fails(127);
     exec(host, &[&id, "sh", "-c", "kill $(cat /tmp/pid)"]);
-    host.bury();
     // Wrong ones.
     for (code, words) in [
         (125, vec!["-u", "4294967296", &id, "true"]),
@@ -138,6 +137,7 @@ host_test!(options_of_exec, |host| {
         assert_eq!(output.code, code, "{output}");
         assert!(output.code < 125 || output.code > 127 || output.stderr.starts_with("minirun: "), "{output}");
     }
+    // Process 1 of this host buries nobody, and that is no reason for a container not to end.
     host.minirun(["kill", &id]).ok();
     host.minirun(["exec", &id, "true"]).fails(125);
     host.remove_all();

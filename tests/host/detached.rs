@@ -100,9 +100,14 @@ impl Host {
     }
 }
 
-/// SIGKILL.
+/// SIGKILL, which takes a moment to be obeyed.
 pub fn kill_hard(pid: u32) {
     let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    let patience = Instant::now() + Duration::from_secs(10);
+    while is_alive(pid) {
+        assert!(Instant::now() < patience, "process {pid} does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Whether a process runs: one that waits to be buried does not.
