@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +14,13 @@ use crate::commands::exec::ExecArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::logs::LogsArgs;
+use crate::commands::network::NetworkArgs;
 use crate::commands::pause::PauseArgs;
 use crate::commands::stats::StatsArgs;
 use crate::commands::stop::{KillArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs};
 use crate::commands::top::TopArgs;
 use crate::listing::ListArgs;
-use crate::net::Mode;
+use crate::net::args::NetArgs;
 use crate::sandbox::openings::OpeningArgs;
 use crate::state::DEFAULT_ROOT;
 
@@ -89,6 +89,8 @@ pub enum Verb {
     Cp(CpArgs),
     /// Import, list and remove images
     Image(ImageArgs),
+    /// Define, list and remove networks
+    Network(NetworkArgs),
     /// Look after what minirun keeps on this host
     System(SystemArgs),
     /// Print the version
@@ -130,9 +132,10 @@ pub struct RunAlone {
 
 Exit code: the program's; 128+n when signal n ended it; 125 minirun's own error, 126 cannot be run, 127 not found.")]
 pub struct RunArgs {
-    /// Networking mode: none, host or bridge
-    #[arg(long = "net", visible_alias = "network", value_name = "MODE", default_value = "bridge")]
-    pub net: Mode,
+    /// What network it has.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub network: NetArgs,
     /// Name of the container
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -194,15 +197,6 @@ pub struct RunArgs {
     /// Set a kernel setting of the container's namespaces
     #[arg(long, value_name = "KEY=VALUE")]
     pub sysctl: Vec<String>,
-    /// Add a line to /etc/hosts; the address host-gateway is the bridge's
-    #[arg(long, value_name = "NAME:ADDRESS")]
-    pub add_host: Vec<String>,
-    /// Name server instead of the host's
-    #[arg(long, value_name = "ADDRESS")]
-    pub dns: Vec<std::net::IpAddr>,
-    /// Publish a port (not in this version)
-    #[arg(short, long, value_name = "HOSTPORT:PORT", hide = true)]
-    pub publish: Vec<String>,
     /// Remove the container, its log and its exit code at its end (without -d that happens in any case)
     #[arg(long)]
     pub rm: bool,
@@ -244,10 +238,6 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     #[serde(default)]
     pub bundle: Option<PathBuf>,
-    /// Whether `--net` was typed: a bundle says otherwise what its network is.
-    #[arg(skip)]
-    #[serde(default)]
-    pub net_is_given: bool,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     pub help: Option<bool>,
@@ -328,7 +318,7 @@ pub struct SystemArgs {
 /// The commands of `minirun system`.
 #[derive(Debug, Subcommand)]
 pub enum SystemVerb {
-    /// Take the managed bridge, its nftables table and its forwarding off this host; it is made again when needed
+    /// Take the managed bridges, their nftables table and their forwarding off this host; they are made again when needed
     Prune,
 }
 
@@ -336,28 +326,17 @@ pub enum SystemVerb {
 pub fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
     if args.get(1).is_some_and(|verb| verb == "run") {
         let mut matches = RunAlone::command().try_get_matches_from(args.into_iter().skip(1))?;
-        let net_is_given = is_given(&matches, "net");
-        let mut run = RunAlone::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut RunAlone::command()))?.run;
-        run.net_is_given = net_is_given;
+        let run = RunAlone::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut RunAlone::command()))?.run;
         return Ok(Cli { root: DEFAULT_ROOT.into(), verb: Verb::Run(Box::new(run)) });
     }
     let mut matches = Cli::command().try_get_matches_from(args)?;
-    let net_is_given = matches.subcommand_matches("run").is_some_and(|run| is_given(run, "net"));
-    let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut Cli::command()))?;
-    if let Verb::Run(run) = &mut cli.verb {
-        run.net_is_given = net_is_given;
-    }
-    Ok(cli)
-}
-
-/// Whether it was typed, and is no default.
-fn is_given(matches: &ArgMatches, name: &str) -> bool {
-    matches.value_source(name) == Some(ValueSource::CommandLine)
+    Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut Cli::command()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Mode;
 
     fn run(line: &str) -> RunArgs {
         let words = ["minirun"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
@@ -377,10 +356,10 @@ mod tests {
     fn options_end_where_the_image_begins() {
         let args = run("run -it --net none --rm busybox ls -l --net x");
         assert!(args.interactive && args.tty && args.rm);
-        assert_eq!(args.net, Mode::None);
+        assert_eq!(args.network.mode().unwrap(), Mode::None);
         assert_eq!(args.words, ["busybox", "ls", "-l", "--net", "x"]);
         assert_eq!(run("--root /x run --network=host b").words, ["b"]);
-        assert_eq!(run("run --rm --rm --net=host --net=none b").net, Mode::None);
+        assert!(run("run --rm --rm --net=host --net=none b").network.mode().is_err());
         assert_eq!(run("run -h web busybox -x").hostname.as_deref(), Some("web"));
     }
 }

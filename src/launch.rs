@@ -16,7 +16,6 @@ use crate::held::{self, Held, Pipes};
 use crate::holder::Caller;
 use crate::init::Given;
 use crate::log::{Stream, Writer};
-use crate::net::Mode;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
@@ -200,7 +199,7 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
         // With groups of its own the child makes that namespace when it is in them.
         flags &= !libc::CLONE_NEWCGROUP;
     }
-    if plan.network.mode != Mode::Host && plan.userns.is_none() {
+    if !plan.network.mode.joins() && plan.userns.is_none() {
         flags |= libc::CLONE_NEWNET;
     }
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");

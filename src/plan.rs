@@ -21,7 +21,7 @@ use crate::error::{refused, warn};
 use crate::image::{Image, Store};
 use crate::log;
 use crate::net::names::{Resolvers, hosts};
-use crate::net::{Mode, Network};
+use crate::net::{Mode, Network, Request};
 use crate::options;
 use crate::sandbox::cgroup;
 use crate::sandbox::credentials::{Limit, Sets};
@@ -128,9 +128,9 @@ impl Plan {
         if args.openings.privileged {
             warn(PRIVILEGED);
         }
-        let Options { id, name, hostname, mut mounts, openings, limits, capabilities, security, sysctls, hosts, env } =
+        let Options { mode, id, name, hostname, mut mounts, openings, limits, capabilities, security, sysctls, hosts, env } =
             Options::of(args, again)?;
-        let namespaces = Namespaces::find(&args.openings, state)?;
+        let namespaces = Namespaces::find(&args.openings, &mode, state)?;
         let hostname = namespaces.hostname()?.unwrap_or(hostname);
         let (label, lower, image, words) = root(args, data_root, !dry)?;
         let config = image.as_ref().map(|image| &image.config);
@@ -151,12 +151,19 @@ impl Plan {
         let mut record = begin_record(args, &log_directory, config, again)?;
         let filter = security.seccomp.filter(&capabilities)?;
 
-        // Only a bridged container asks them.
-        let resolvers = if args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
-        let network = Network::decide(args.net, &link_id(&id, record.runs), &sysctls, &resolvers.ipv4(), dry)?;
+        let resolvers = resolvers(&mode);
+        let network = Network::decide(&Request {
+            mode: &mode,
+            id: &id,
+            runs: record.runs,
+            sysctls: &sysctls,
+            resolvers: &resolvers.ipv4(),
+            data_root,
+            dry,
+        })?;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
         record.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        record.address = network.address.map(|(own, _)| own);
+        record.interfaces.clone_from(&network.interfaces);
         (record.id, record.name, record.image) = (id, name, label);
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
         record.inside = Inside {
@@ -229,11 +236,9 @@ impl Plan {
     }
 }
 
-/// What the container's link is named by: its ID, and a digit where it has run before. The link of the run before may be
-/// there still, and a name is not to be used twice in a row: rules that others have for it would find another link.
-fn link_id(id: &str, runs: u32) -> String {
-    let digit = char::from_digit(runs % 36, 36).filter(|_| runs > 0);
-    id.chars().chain(digit).collect()
+/// The host's resolvers, which only a container with a way out asks.
+pub fn resolvers(mode: &Mode) -> Resolvers {
+    if matches!(mode, Mode::Networks(_)) { Resolvers::of_host() } else { Resolvers::default() }
 }
 
 /// What the state directory will say of it, as far as the options say it.
@@ -246,7 +251,7 @@ pub fn begin_record(
     let signal = args.stop_signal.clone().or_else(|| config.and_then(|config| config.stop_signal().clone()));
     let now = state::now();
     Ok(Record {
-        network: args.net.to_string(),
+        network: args.network.mode()?.to_string(),
         created: again.map_or(now, |again| again.created),
         started: now,
         runs: again.map_or(0, |again| again.runs + 1),
@@ -268,18 +273,23 @@ pub fn begin_record(
 /// not even the image `busybox`.
 pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)> {
     if args.bundle.is_some() {
-        return bundle::network_of(args);
+        return bundle::network_of(args, data_root);
     }
     let options = Options::of(args, None)?;
     match root(args, data_root, false) {
         Err(error) if !is_busybox(args) => return Err(error),
         _ => {}
     }
-    Ok((options.name, Network::decide(args.net, &options.id, &options.sysctls, &Resolvers::of_host().ipv4(), true)?))
+    let Options { mode, id, sysctls, name, .. } = options;
+    let resolvers = resolvers(&mode).ipv4();
+    let request =
+        Request { mode: &mode, id: &id, runs: 0, sysctls: &sysctls, resolvers: &resolvers, data_root, dry: true };
+    Ok((name, Network::decide(&request)?))
 }
 
 /// What the options say by themselves, without a look at the image.
 struct Options {
+    mode: Mode,
     id: String,
     name: String,
     hostname: String,
@@ -295,7 +305,8 @@ struct Options {
 
 impl Options {
     fn of(args: &RunArgs, again: Option<&Record>) -> Result<Self> {
-        refuse_what_cannot_be(args)?;
+        let mode = args.network.mode()?;
+        refuse_what_cannot_be(args, &mode)?;
         let id = again.map_or_else(state::new_id, |again| Ok(again.id.clone()))?;
         // It may have been renamed.
         let name = again.map(|again| &again.name).or(args.name.as_ref()).unwrap_or(&id).clone();
@@ -307,11 +318,12 @@ impl Options {
         }
         let hostname = match &args.hostname {
             Some(hostname) => options::hostname(hostname)?,
-            None if args.net == Mode::Host => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+            None if mode.joins() && !matches!(mode, Mode::Namespace(_)) => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
             None => name.clone(),
         };
-        let host_network = args.net == Mode::Host;
+        let host_network = mode.joins();
         Ok(Self {
+            mode,
             id,
             name,
             hostname,
@@ -321,19 +333,22 @@ impl Options {
             capabilities: args.openings.capabilities(&args.cap_add, &args.cap_drop)?,
             security: SecurityOptions::parse(&args.security_opt)?.or_privileged(args.openings.privileged),
             sysctls: args.sysctl.iter().map(|text| options::sysctl(text, host_network)).collect::<Result<_>>()?,
-            hosts: args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,
+            hosts: args.network.add_host.iter().map(|text| options::add_host(text)).collect::<Result<_>>()?,
             env: options::environment(&args.env_file, &args.env)?,
         })
     }
 }
 
 /// What cannot take effect is an error, not silence.
-pub fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
-    if let Some(port) = args.publish.first() {
-        let (why, remedy) = match args.net {
+pub fn refuse_what_cannot_be(args: &RunArgs, mode: &Mode) -> Result<()> {
+    if let Some(port) = args.network.publish.first() {
+        let (why, remedy) = match mode {
             Mode::Host => ("the container has the host's ports already", "leave out -p, or --net=host"),
             Mode::None => ("--net=none has no network to publish from", "leave out -p, or --net=none"),
-            Mode::Bridge => {
+            Mode::Container(_) | Mode::Namespace(_) => {
+                ("the network is another's", "publish it where that network is made")
+            }
+            Mode::Networks(_) => {
                 ("this version does not publish ports", "reach the container from this host at its own address")
             }
         };
@@ -345,12 +360,12 @@ pub fn refuse_what_cannot_be(args: &RunArgs) -> Result<()> {
         let message = format!("parse command line: unknown option `{}`", word.to_string_lossy());
         return Err(refused(message, "options of minirun come before the image; see `minirun run --help`"));
     }
-    userns::check(&args.openings, args.net, &args.cap_add)?;
+    userns::check(&args.openings, mode, &args.cap_add)?;
     namespaces::check(&args.openings, args.hostname.as_deref(), args.init, &args.sysctl)?;
-    if args.net == Mode::Host
+    if mode.joins()
         && let Some(key) = args.sysctl.iter().find(|key| key.starts_with("net"))
     {
-        bail!("set `{key}`: with --net=host it would be the host's setting");
+        bail!("set `{key}`: with --net={mode} it would be another's setting");
     }
     if let Some(path) = args.cidfile.as_ref().filter(|path| path.exists()) {
         let message = format!("write `{}`: it is there already", path.display());
@@ -482,35 +497,38 @@ pub fn files(
     added: &[(String, Option<IpAddr>)],
     resolvers: Resolvers,
 ) -> Result<Vec<(&'static str, String)>> {
-    let gateway = network.address.map(|(_, gateway)| gateway);
+    let gateway = network.gateway();
     let added = added
         .iter()
         .map(|(host, address)| match address.or(gateway.map(IpAddr::V4)) {
             Some(address) => Ok((host.clone(), address)),
-            None => bail!("add host `{host}`: host-gateway is an address of --net=bridge only"),
+            None => bail!("add host `{host}`: host-gateway is an address of managed networks only"),
         })
         .collect::<Result<Vec<_>>>()?;
-    let hosts = if args.net == Mode::Host {
+    let hosts = if network.mode == Mode::Host {
         let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
         added.iter().for_each(|(host, address)| text.push_str(&format!("{address}\t{host}\n")));
         text
     } else {
-        let own = network.address.map_or(IpAddr::from([127, 0, 0, 1]), |(own, _)| own.into());
+        let own = network.address().map_or(IpAddr::from([127, 0, 0, 1]), IpAddr::from);
         let names = if hostname == name { name.to_owned() } else { format!("{hostname} {name}") };
         hosts(own, gateway, &names, &added)
     };
-    Ok(vec![("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv_conf(args, resolvers))])
+    Ok(vec![("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv_conf(args, &network.mode, resolvers))])
 }
 
-fn resolv_conf(args: &RunArgs, of_host: Resolvers) -> String {
-    let resolvers = match args.net {
-        _ if !args.dns.is_empty() => Resolvers { servers: args.dns.clone(), other: vec![] },
+fn resolv_conf(args: &RunArgs, mode: &Mode, of_host: Resolvers) -> String {
+    let asked = &args.network;
+    let mut resolvers = match mode {
+        _ if !asked.dns.is_empty() => Resolvers { servers: asked.dns.clone(), other: of_host.other },
         Mode::None => Resolvers::default(),
         // Its loopback device is the host's: a stub there is the right one.
         Mode::Host => return std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        Mode::Bridge => of_host,
+        Mode::Container(_) | Mode::Namespace(_) => Resolvers::of_host(),
+        Mode::Networks(_) => of_host,
     };
-    if args.net == Mode::Bridge && resolvers.servers.is_empty() {
+    resolvers.say(&asked.dns_search, &asked.dns_option);
+    if matches!(mode, Mode::Networks(_)) && resolvers.servers.is_empty() {
         warn("no name server that a container can reach is known: give --dns ADDRESS");
     }
     resolvers.text()

@@ -48,7 +48,7 @@ host_test!(prune_asks_the_kernel_who_is_on_the_bridge, |host| {
     let mut running = host.minirun(["run", "busybox", "sh", "-c", "echo ready; sleep 60"]).start();
     running.says("ready");
     let said = host.minirun(["--root", "/run/other", "system", "prune"]).fails(125);
-    assert!(said.contains("1 containers are on it"), "{said}");
+    assert!(said.contains("1 links are on it"), "{said}");
     running.signal(Signal::SIGTERM);
     running.wait();
     host.sh("rm -r /run/other").ok();

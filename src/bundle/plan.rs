@@ -13,9 +13,8 @@ use super::{PREFIX, honoured, list, load, mounts, part, places, process};
 use crate::cli::RunArgs;
 use crate::error::refused;
 use crate::log;
-use crate::net::names::Resolvers;
 use crate::net::step::Step;
-use crate::net::{Mode, Network};
+use crate::net::{Mode, Net, Network, Request};
 use crate::options;
 use crate::plan::{self, Plan, Process};
 use crate::sandbox::layout::Layout;
@@ -27,9 +26,8 @@ use crate::state::{self, Inside, Record};
 use crate::terminal::{DETACH_KEYS, DetachKeys};
 
 /// Options that say nothing of the container itself, and go with a bundle.
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 11] = [
     "net",
-    "net_is_given",
     "bundle",
     "words",
     "detach",
@@ -50,9 +48,9 @@ impl Plan {
 }
 
 /// The name and the network that a bundle's container would get, for `--dry-run`.
-pub fn network_of(args: &RunArgs) -> Result<(String, Network)> {
+pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)> {
     let bundle = Bundle::open(args, None)?;
-    let network = bundle.network(&state::new_id()?, true)?;
+    let network = bundle.network(&state::new_id()?, 0, data_root, true)?;
     Ok((bundle.name, network))
 }
 
@@ -90,7 +88,7 @@ impl Bundle {
         let (root, root_is_read_only) = root(&config, &directory)?;
         let layout = layout(&config, &directory, !overlay, umask)?;
         let (hostname, sysctls) = names_and_settings(&config, &own, &namespaces)?;
-        plan::refuse_what_cannot_be(&own)?;
+        plan::refuse_what_cannot_be(&own, &own.network.mode()?)?;
         if process.terminal && !mounts::has(&layout.mounts, "/dev", "tmpfs") {
             bail!("refuse bundle: process.terminal: mounts has no `tmpfs` for `/dev` to put `/dev/console` into");
         }
@@ -115,12 +113,14 @@ impl Bundle {
         })
     }
 
-    fn network(&self, id: &str, dry: bool) -> Result<Network> {
-        let mode = self.args.net;
-        let resolvers = if mode == Mode::Bridge { Resolvers::of_host().ipv4() } else { vec![] };
-        let mut network = Network::decide(mode, id, &self.sysctls, &resolvers, dry)?;
+    fn network(&self, id: &str, runs: u32, data_root: &Path, dry: bool) -> Result<Network> {
+        let mode = self.args.network.mode()?;
+        let resolvers = plan::resolvers(&mode).ipv4();
+        let sysctls = &self.sysctls;
+        let request = Request { mode: &mode, id, runs, sysctls, resolvers: &resolvers, data_root, dry };
+        let mut network = Network::decide(&request)?;
         // No setting that the bundle does not ask for, beside those that make the network itself.
-        if mode != Mode::Bridge {
+        if !matches!(mode, Mode::Networks(_)) {
             let asked = |key: &str| self.sysctls.iter().any(|(own, _)| own == key);
             network.steps.retain(|step| !matches!(step, Step::Sysctl { key, .. } if !asked(key)));
         }
@@ -140,12 +140,12 @@ impl Bundle {
         let log_directory = data_root.join("logs").join(&id);
         let detach_keys = DetachKeys::parse(typed.detach_keys.as_deref().unwrap_or(DETACH_KEYS))?;
         let mut record = plan::begin_record(&self.args, &log_directory, None, again)?;
-        let network = self.network(&id, false)?;
+        let network = self.network(&id, record.runs, data_root, false)?;
         let files = if self.layout.in_place {
             vec![]
         } else {
-            let hosts = self.args.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
-            let resolvers = if self.args.net == Mode::Bridge { Resolvers::of_host() } else { Resolvers::default() };
+            let hosts = self.args.network.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
+            let resolvers = plan::resolvers(&network.mode);
             plan::files(&self.args, &self.hostname, &self.name, &network, &hosts, resolvers)?
         };
         if let NetworkOf::Path(path) = &self.network {
@@ -155,7 +155,7 @@ impl Bundle {
         (record.command, record.labels) = (words.collect(), std::mem::take(&mut self.labels));
         (record.id, record.name) = (id, self.name.clone());
         record.image = self.root.display().to_string();
-        record.address = network.address.map(|(own, _)| own);
+        record.interfaces.clone_from(&network.interfaces);
         record.inside =
             self.inside(filter.is_some(), cgroup.as_ref().map(|plan| plan.directories()).unwrap_or_default());
         self.process.filter = filter;
@@ -291,7 +291,7 @@ fn names_and_settings(
         bail!("refuse bundle: hostname: without a UTS namespace of its own the name is another's");
     }
     namespaces::check(&shared, None, args.init, &texts).context("refuse bundle: linux.sysctl")?;
-    let sysctl = |text: &String| options::sysctl(text, args.net == Mode::Host);
+    let sysctl = |text: &String| options::sysctl(text, args.network.mode().is_ok_and(|mode| mode.joins()));
     let sysctls = texts.iter().map(sysctl).collect::<Result<_>>().context("refuse bundle: linux.sysctl")?;
     let there = namespaces.hostname()?;
     let own = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned())?;
@@ -313,7 +313,8 @@ fn annotations(
     }
     let mut own = RunArgs { words: vec![], tty: terminal, label: vec![], ..typed.clone() };
     let mut take = |name: &str| labels.remove(&format!("{PREFIX}{name}"));
-    let asked = take("net").map(|text| parsed::<Mode>("net", &text)).transpose()?;
+    let asked = take("net").map(|text| text.split(' ').map(|word| parsed("net", word)).collect::<Result<Vec<Net>>>());
+    let asked = asked.transpose()?;
     let overlay = match take("root").as_deref() {
         None => false,
         Some("overlay") => true,
@@ -326,15 +327,15 @@ fn annotations(
     own.init = flag("init", take("init").as_deref())?;
     own.interactive |= flag("interactive", take("interactive").as_deref())?;
     let words = |text: Option<String>| text.map_or(vec![], |text| text.split(',').map(str::to_owned).collect());
-    own.add_host = words(take("add-host"));
-    own.dns = words(take("dns")).iter().map(|text| parsed("dns", text)).collect::<Result<_>>()?;
+    own.network.add_host = words(take("add-host"));
+    own.network.dns = words(take("dns")).iter().map(|text| parsed("dns", text)).collect::<Result<_>>()?;
     if let Some(signal) = &own.stop_signal {
         options::signal(signal).with_context(|| format!("refuse bundle: annotation `{PREFIX}stop-signal`"))?;
     }
     if let Some(name) = labels.keys().find(|name| name.is_empty() || name.starts_with(PREFIX)) {
         return Err(honoured::unsupported(&format!("annotation `{name}`")));
     }
-    own.net = mode(network, typed.net_is_given.then_some(typed.net), asked)?;
+    own.network.net = nets(network, &typed.network.net, asked.as_deref().unwrap_or_default())?;
     Ok((own, labels, overlay))
 }
 
@@ -350,20 +351,21 @@ fn flag(name: &str, text: Option<&str>) -> Result<bool> {
     }
 }
 
-/// The networking mode. In a namespace of its own: what was typed, else what the annotation says, else none.
-fn mode(network: &NetworkOf, typed: Option<Mode>, asked: Option<Mode>) -> Result<Mode> {
-    let wanted = typed.or(asked);
+/// The networks. In a namespace of its own: what was typed, else what the annotation says, else none.
+fn nets(network: &NetworkOf, typed: &[Net], asked: &[Net]) -> Result<Vec<Net>> {
+    let wanted = if typed.is_empty() { asked } else { typed };
     match network {
-        NetworkOf::Own => match wanted.unwrap_or(Mode::None) {
-            Mode::Host => Err(refused(
-                "refuse bundle: linux.namespaces: it asks for a network namespace, and not for the host's",
-                "take `network` out of the list, or leave out --net=host",
-            )),
-            mode => Ok(mode),
-        },
+        NetworkOf::Own if wanted.iter().any(|net| matches!(net, Net::Host | Net::Container(_) | Net::Namespace(_))) => {
+            Err(refused(
+                format!("refuse bundle: linux.namespaces: it asks for a network namespace, and not for --net={}", wanted[0]),
+                "take `network` out of the list, or leave out --net",
+            ))
+        }
+        NetworkOf::Own if wanted.is_empty() => Ok(vec![Net::None]),
+        NetworkOf::Own => Ok(wanted.to_vec()),
         // Nothing is done in a network that is joined, as nothing is in the host's.
-        NetworkOf::Host if wanted.is_none_or(|mode| mode == Mode::Host) => Ok(Mode::Host),
-        NetworkOf::Path(_) if typed.is_none() => Ok(Mode::Host),
+        NetworkOf::Host if wanted.iter().all(|net| *net == Net::Host) => Ok(vec![Net::Host]),
+        NetworkOf::Path(_) if typed.is_empty() => Ok(vec![Net::Host]),
         _ => Err(refused(
             "refuse bundle: linux.namespaces: it asks for no network namespace of its own, so --net has no place",
             "add `network` to the list, without a path",

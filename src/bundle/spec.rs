@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::{PREFIX, seccomp};
 use crate::cli::RunArgs;
 use crate::error::{refused, warn};
-use crate::net::Mode;
+use crate::net::mode::{DEFAULT, Mode};
 use crate::plan::{Plan, Process};
 use crate::sandbox::cgroup::{self, Limits, PERIOD, Swap};
 use crate::sandbox::host_devices::Device;
@@ -144,8 +144,11 @@ fn namespaces(args: &RunArgs, state: &Path) -> Result<Vec<LinuxNamespace>> {
         all.push(namespace);
     };
     put(LinuxNamespaceType::Mount, None);
-    if args.net != Mode::Host {
-        put(LinuxNamespaceType::Network, None);
+    match args.network.mode()? {
+        Mode::Host => {}
+        Mode::Container(other) => put(LinuxNamespaceType::Network, Some(process_of(&other, state)?.join("ns/net"))),
+        Mode::Namespace(path) => put(LinuxNamespaceType::Network, Some(path)),
+        Mode::None | Mode::Networks(_) => put(LinuxNamespaceType::Network, None),
     }
     for (kind, name, whose) in [
         (LinuxNamespaceType::Pid, "pid", &args.openings.pid),
@@ -328,7 +331,8 @@ fn annotations(plan: &Plan, args: &RunArgs) -> Result<HashMap<String, String>> {
     }
     let mut all: HashMap<String, String> = plan.record.labels.clone().into_iter().collect();
     let mut put = |name: &str, value: String| all.insert(format!("{PREFIX}{name}"), value);
-    put("net", args.net.to_string());
+    let nets: Vec<String> = args.network.net.iter().map(ToString::to_string).collect();
+    put("net", if nets.is_empty() { DEFAULT.to_owned() } else { nets.join(" ") });
     put("stop-signal", plan.record.stop_signal.to_string());
     put("stop-timeout", plan.record.stop_timeout.to_string());
     if plan.image.is_some() || args.rootfs.is_some() {
@@ -341,7 +345,10 @@ fn annotations(plan: &Plan, args: &RunArgs) -> Result<HashMap<String, String>> {
         }
     }
     for (name, values) in
-        [("add-host", args.add_host.clone()), ("dns", args.dns.iter().map(ToString::to_string).collect())]
+        [
+        ("add-host", args.network.add_host.clone()),
+        ("dns", args.network.dns.iter().map(ToString::to_string).collect()),
+    ]
     {
         if !values.is_empty() {
             put(name, values.join(","));

@@ -7,6 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::net::Interface;
+use crate::net::explain::colons;
 use crate::listing::{self, Format, ListArgs, Listing};
 use crate::state::{Found, State, Status};
 
@@ -87,12 +89,31 @@ fn row(found: &Found) -> Row {
         },
         "network_settings": {
             "mode": record.network,
-            "ip_address": record.address,
+            "ip_address": record.interfaces.first().map(|first| first.address.addr()),
+            "interfaces": record.interfaces.iter().map(interface).collect::<Vec<_>>(),
             "sandbox_key": record.pid.filter(|_| status.lives()).map(|pid| format!("/proc/{pid}/ns/net")),
         },
         "log_path": record.log,
     });
     Row { value }
+}
+
+/// An interface by the names that docker's users know, and the kernel's.
+fn interface(interface: &Interface) -> Value {
+    json!({
+        "network": interface.network,
+        "name": interface.name,
+        "host_name": interface.host,
+        "mac_address": colons(&interface.mac),
+        "ip_address": interface.address.addr(),
+        "ip_prefix_len": interface.address.prefix_len(),
+        "gateway": interface.gateway,
+        "global_ipv6_address": interface.address6.map(|net| net.addr()),
+        "global_ipv6_prefix_len": interface.address6.map(|net| net.prefix_len()),
+        "default_route": interface.default_route,
+        "mtu": interface.mtu,
+        "aliases": interface.aliases,
+    })
 }
 
 fn capabilities(bits: u64) -> Vec<String> {

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod image;
 pub mod inspect;
 pub mod logs;
+pub mod network;
 pub mod pause;
 pub mod ps;
 pub mod run;
@@ -51,7 +52,8 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Rename(args) => stop::rename(&args, &cli.root)?,
         Verb::Cp(args) => cp::cp(&args, &cli.root)?,
         Verb::Image(args) => image::image(&args, data_root)?,
-        Verb::System(args) => system::system(&args, &cli.root)?,
+        Verb::Network(args) => network::network(&args, &cli.root, data_root)?,
+        Verb::System(args) => system::system(&args, &cli.root, data_root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(0)

@@ -54,7 +54,7 @@ impl From<Found> for Row {
             image: record.image,
             command: record.command,
             network: record.network,
-            address: record.address.filter(|_| lives),
+            address: record.interfaces.first().map(|first| first.address.addr()).filter(|_| lives),
             created: record.created,
             started: record.started,
             finished: record.exit.map(|exit| exit.finished),

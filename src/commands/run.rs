@@ -18,7 +18,7 @@ use crate::{bundle, holder, launch, sys};
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root)?;
-        return print(&script(network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
+        return print(&script(&network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
     }
     if args.spec {
         return print(&bundle::spec::of(args, root, data_root)?).map(|()| 0);
@@ -59,7 +59,7 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
 }
 
 /// The network as commands to be typed by hand, each below its reason.
-fn script(mode: Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> String {
+fn script(mode: &Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> String {
     let mut text = format!("# The network of container `{netns}`, --net={mode}, by hand.\n");
     fn part(text: &mut String, netns: &str, title: &str, steps: &[Step]) {
         if steps.is_empty() {
@@ -73,9 +73,10 @@ fn script(mode: Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> Strin
             }
         }
     }
-    part(&mut text, netns, "The managed bridge: made once, kept for all containers.", host_steps);
-    if mode == Mode::Host {
-        text.push_str("\n# Nothing to do: the program runs in the host's network namespace.\n");
+    part(&mut text, netns, "The managed networks: made once, kept for all containers.", host_steps);
+    if mode.joins() {
+        let whose = if *mode == Mode::Host { "the host's" } else { "that" };
+        text.push_str(&format!("\n# Nothing to do: the program runs in {whose} network namespace.\n"));
     } else {
         let namespace = "The container: a network namespace of its own. (Take all of it down with: ip netns del NAME)";
         text.push_str(&format!("\n# {}\nip netns add {netns}\n", namespace.replace("NAME", netns)));
@@ -86,35 +87,73 @@ fn script(mode: Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> Strin
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use crate::net::definition::Definition;
     use crate::net::hub::{Link, View};
-    use crate::net::network::Bridge;
+    use crate::net::network::{self, Bridge, mac_of};
+    use crate::net::{Attachment, Interface};
 
     use super::*;
 
     fn view() -> View {
         let eth0 = Link { index: 2, name: "eth0".into(), up: true, mtu: 1400, ..Link::default() };
-        View { links: vec![eth0.clone()], uplink: Some(eth0), table: None, router: false, ipv6: true }
+        View { links: vec![eth0.clone()], uplink: Some(eth0), ipv6: true, ..View::default() }
+    }
+
+    /// The script of the first container that is ever on this network.
+    fn first_on(view: &View, definition: Definition) -> String {
+        let address = Ipv4Addr::from(u32::from(definition.gateway.addr()) + 1);
+        let interface = Interface {
+            network: definition.name.clone(),
+            name: "eth0".into(),
+            host: "mr0123456789ab".into(),
+            mac: mac_of(address),
+            address: ipnet::Ipv4Net::new_assert(address, definition.gateway.prefix_len()),
+            address6: definition.gateway6.map(|net| network::same_network6(net, "fd00::2".parse().unwrap())),
+            gateway: definition.gateway.addr(),
+            default_route: !definition.internal,
+            mtu: 1400,
+            aliases: vec![],
+        };
+        let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);
+        let bridge = Bridge { definition, link: None, addressed: false, addressed6: false };
+        let steps = bridge.attach(view, "0123456789ab", &interface, &mode.attachments()[0], 2);
+        let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
+        script(&mode, "web", &missing, &steps)
+    }
+
+    fn default_network() -> Definition {
+        Definition::default_network("10.214.0.1/20".parse().unwrap())
     }
 
     #[test]
     fn first_bridged_container() {
-        let view = view();
-        let bridge = Bridge::decide(&view, "10.214.0.1/20".parse().unwrap(), false, &[]);
-        let steps = bridge.attach(&view, "0123456789ab", "eth0", "10.214.0.2".parse().unwrap());
-        insta::assert_snapshot!(script(Mode::Bridge, "web", &bridge.missing, &steps));
+        insta::assert_snapshot!(first_on(&view(), default_network()));
+    }
+
+    #[test]
+    fn first_container_of_an_internal_network_with_ipv6() {
+        let definition = Definition {
+            name: "back".into(),
+            link: "mr-back".into(),
+            gateway6: Some("fd00::1/64".parse().unwrap()),
+            internal: true,
+            isolate: true,
+            options: [("stp".to_owned(), "on".to_owned()), ("path_cost".to_owned(), "7".to_owned())].into(),
+            ..default_network()
+        };
+        insta::assert_snapshot!(first_on(&view(), definition));
     }
 
     #[test]
     fn without_ipv6_in_the_kernel() {
-        let view = View { ipv6: false, ..view() };
-        let bridge = Bridge::decide(&view, "10.214.0.1/20".parse().unwrap(), false, &[]);
-        let steps = bridge.attach(&view, "0123456789ab", "eth0", "10.214.0.2".parse().unwrap());
-        let text = script(Mode::Bridge, "web", &bridge.missing, &steps);
-        assert!(!text.contains("ipv6") && !text.contains("addrgenmode"), "{text}");
+        let text = first_on(&View { ipv6: false, ..view() }, default_network());
+        assert!(!text.contains("disable_ipv6") && !text.contains("addrgenmode"), "{text}");
     }
 
     #[test]
     fn host_has_nothing_to_do() {
-        insta::assert_snapshot!(script(Mode::Host, "web", &[], &[]));
+        insta::assert_snapshot!(script(&Mode::Host, "web", &[], &[]));
     }
 }

@@ -16,7 +16,7 @@ use super::explain;
 use super::nft;
 use super::rtnl::{self, Refused, Request, Rtnl};
 use super::step::{Place, Step};
-use super::table::Change;
+use super::table::{Change, GUARDED};
 use crate::error::Advice;
 
 /// Applies steps and remembers what it did.
@@ -76,16 +76,16 @@ impl<'a> Applier<'a> {
     /// Has the kernel catch up with the links that went up: a bridge passes nothing on to a port before it has noticed the
     /// carrier, and a link sends nothing before. It notices by a work queue, which on a busy machine is after the program's
     /// first packet.
-    pub fn settle(&self, bridge: &str) -> Result<()> {
+    pub fn settle(&self) -> Result<()> {
+        let look = |socket: &Rtnl, link: &str| {
+            crate::sys::has_carrier(socket.as_fd(), link).with_context(|| format!("look at the carrier of `{link}`"))
+        };
         for step in &self.done {
-            if let Step::AddVeth { host, peer, .. } = step {
-                let inside = self.container.as_ref().map(|socket| crate::sys::has_carrier(socket.as_fd(), peer));
-                inside.transpose().with_context(|| format!("look at the carrier of `{peer}`"))?;
-                for link in [host.as_str(), bridge] {
-                    crate::sys::has_carrier(self.hub.as_fd(), link)
-                        .with_context(|| format!("look at the carrier of `{link}`"))?;
-                }
-            }
+            match step {
+                Step::AddVeth { peer, .. } => self.container.as_ref().map_or(Ok(true), |socket| look(socket, peer))?,
+                Step::SetPort { link, bridge, .. } => look(self.hub, link).and(look(self.hub, bridge))?,
+                _ => continue,
+            };
         }
         Ok(())
     }
@@ -97,8 +97,17 @@ impl<'a> Applier<'a> {
 
     /// Undoes steps, last first. Goes on after an error and tells all; what is not there any more is no error.
     pub fn undo(&mut self, steps: &[Step]) -> Result<()> {
+        // The guards of links that are forwarded may be older than these steps; they go with the table.
+        let is_guard = |step: &&Step| matches!(step, Step::Nft(Change::AddElement(one)) if *one.set == GUARDED);
+        let mut rest: Vec<&Step> = steps.iter().rev().filter(|step| !is_guard(step)).collect();
+        // All elements at once: each transaction that deletes something takes its time.
+        let elements: Vec<&Step> =
+            rest.iter().copied().filter(|step| matches!(step, Step::Nft(Change::AddElement(_)))).collect();
+        if delete_elements(&elements) {
+            rest.retain(|step| !matches!(step, Step::Nft(Change::AddElement(_))));
+        }
         let errors: Vec<String> =
-            steps.iter().rev().filter_map(|step| self.undo_one(step).err()).map(|error| format!("{error:#}")).collect();
+            rest.iter().filter_map(|step| self.undo_one(step).err()).map(|error| format!("{error:#}")).collect();
         if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("; ")) }
     }
 
@@ -146,7 +155,7 @@ impl<'a> Applier<'a> {
 
     fn request(&mut self, step: &Step) -> Result<Request> {
         Ok(match step {
-            Step::AddBridge { name, mac } => rtnl::add_bridge(name, *mac),
+            Step::AddBridge { name, mac, options } => rtnl::add_bridge(name, *mac, options),
             Step::SetAlias { link, alias } => rtnl::set_alias(link, alias),
             Step::AddAddress { place, link, address } => rtnl::add_address(self.index(*place, link)?, *address),
             Step::NoLinkLocal { link, .. } => rtnl::no_link_local(link),
@@ -155,6 +164,7 @@ impl<'a> Applier<'a> {
                 rtnl::add_veth(host, *mtu, peer, *peer_mac, *peer_index, self.pid)
             }
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
+            Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
             Step::Sysctl { .. } | Step::Nft(_) => bail!("send a step by rtnetlink: it goes another way"),
         })
@@ -194,12 +204,20 @@ impl<'a> Applier<'a> {
                     _ => Ok(()),
                 }
             }
-            Step::Nft(Change::AddTable { .. }) => match nft::commit(&[&Change::DeleteTable]) {
+            Step::Nft(Change::AddTable) => match nft::commit(&[&Change::DeleteTable]) {
                 Err(refused) if refused.errno != libc::ENOENT => {
                     Err(refused.error.context("delete table `inet minirun`"))
                 }
                 _ => Ok(()),
             },
+            Step::Nft(Change::AddElement(element)) => {
+                match nft::commit(&[&Change::DeleteElement(element.clone())]) {
+                    Err(refused) if refused.errno != libc::ENOENT => {
+                        Err(refused.error.context(format!("delete an element of nftables set `{}`", element.set.name)))
+                    }
+                    _ => Ok(()),
+                }
+            }
             Step::Sysctl { place: Place::Hub, key, value } if value == "1" => {
                 match set_sysctl(key, "0") {
                     // The link that the setting was of has gone, and the setting with it.
@@ -220,6 +238,16 @@ impl Drop for Applier<'_> {
             crate::error::warn(&format!("undo the network: {error:#}"));
         }
     }
+}
+
+/// Deletes the elements that these steps added, the last one first. False where one of them could not be: then none was.
+fn delete_elements(steps: &[&Step]) -> bool {
+    let delete = |step: &&Step| match step {
+        Step::Nft(Change::AddElement(element)) => Some(Change::DeleteElement(element.clone())),
+        _ => None,
+    };
+    let changes: Vec<Change> = steps.iter().filter_map(delete).collect();
+    changes.is_empty() || nft::commit(&changes.iter().collect::<Vec<_>>()).is_ok()
 }
 
 /// By which way a step reaches the kernel.

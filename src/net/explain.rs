@@ -3,9 +3,11 @@
 //! Used by `--dry-run` and by error messages. The commands are those of iproute2, nft(8) and sysctl(8); typed by hand in
 //! this order they build the same network. The container's namespace is called by name, as one made by `ip netns add`.
 
+use ipnet::IpNet;
+
 use super::rtnl::Mac;
 use super::step::{Place, Step};
-use super::table::{Change, Hook, Match, TABLE, Verdict};
+use super::table::{COMMENT, Change, Element, Field, Hook, Match, TABLE, Value, Verdict, What};
 
 /// The commands that a step stands for. `netns` is the name of the container's namespace.
 pub fn commands(step: &Step, netns: &str) -> Vec<String> {
@@ -14,9 +16,15 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         Place::Container => format!("ip -n {netns}"),
     };
     match step {
-        Step::AddBridge { name, mac } => vec![format!("ip link add {name} address {} type bridge", colons(mac))],
+        Step::AddBridge { name, mac, options } => {
+            let options: String = options.iter().map(|(option, value)| format!(" {option} {value}")).collect();
+            vec![format!("ip link add {name} address {} type bridge{options}", colons(mac))]
+        }
         Step::SetAlias { link, alias } => vec![format!("ip link set {link} alias {alias}")],
-        Step::AddAddress { place, link, address } => vec![format!("{} addr add {address} brd + dev {link}", ip(place))],
+        Step::AddAddress { place, link, address } => {
+            let option = if address.addr().is_ipv4() { "brd +" } else { "nodad" };
+            vec![format!("{} addr add {address} dev {link} {option}", ip(place))]
+        }
         Step::NoLinkLocal { place, link } => vec![format!("{} link set {link} addrgenmode none", ip(place))],
         Step::SetUp { place, link } => vec![format!("{} link set {link} up", ip(place))],
         Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => vec![format!(
@@ -24,6 +32,14 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             colons(peer_mac)
         )],
         Step::SetPort { link, bridge, alias } => vec![format!("ip link set {link} master {bridge} alias {alias}")],
+        Step::SetPortOption { link, option, value } => {
+            let value = match (*option, *value) {
+                ("cost" | "priority", number) => number.to_string(),
+                (_, 0) => "off".to_owned(),
+                _ => "on".to_owned(),
+            };
+            vec![format!("bridge link set dev {link} {option} {value}")]
+        }
         Step::AddDefaultRoute { gateway } => vec![format!("ip -n {netns} route add default via {gateway}")],
         Step::Sysctl { place, key, value } => {
             let inside = if *place == Place::Container { format!("ip netns exec {netns} ") } else { String::new() };
@@ -36,18 +52,25 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
 /// The change as nft(8) takes it.
 fn nft(change: &Change) -> String {
     match change {
-        Change::AddTable { comment } => format!("add table inet {TABLE} {{ comment \"{comment}\"; }}"),
+        Change::AddTable => format!("add table inet {TABLE} {{ comment \"{COMMENT}\"; }}"),
         Change::DeleteTable => format!("delete table inet {TABLE}"),
-        Change::AddSet { name, pairs } => {
-            let kind = if *pairs { "ifname . ifname" } else { "ifname" };
-            format!("add set inet {TABLE} {name} {{ type {kind}; }}")
+        Change::AddSet(set) => {
+            let kind = if set.value.is_empty() { "set" } else { "map" };
+            let value = if set.value.is_empty() { String::new() } else { format!(" : {}", types(set.value)) };
+            let flags = if set.intervals { " flags interval;" } else { "" };
+            format!("add {kind} inet {TABLE} {} {{ type {}{value};{flags} }}", set.name, types(set.key))
         }
-        Change::AddElement { set, links } => {
-            let names: Vec<String> = links.iter().map(|link| format!("\"{link}\"")).collect();
-            format!("add element inet {TABLE} {set} {{ {} }}", names.join(" . "))
+        Change::AddElement(element) => {
+            let verb = if element.value.is_empty() { "add" } else { "create" };
+            format!("{verb} element inet {TABLE} {}", element_text(element, true))
         }
-        Change::AddChain { name, hook } => {
+        Change::DeleteElement(element) => format!("delete element inet {TABLE} {}", element_text(element, false)),
+        Change::AddChain { name, hook: None } => format!("add chain inet {TABLE} {name}"),
+        Change::AddChain { name, hook: Some(hook) } => {
             let hook = match hook {
+                Hook::Prerouting => "type nat hook prerouting priority dstnat",
+                Hook::Output => "type nat hook output priority -100",
+                Hook::Input => "type filter hook input priority filter",
                 Hook::Forward => "type filter hook forward priority filter",
                 Hook::Postrouting => "type nat hook postrouting priority srcnat",
             };
@@ -55,28 +78,80 @@ fn nft(change: &Change) -> String {
         }
         Change::AddRule { chain, matches, verdict } => {
             let mut words: Vec<String> = matches.iter().map(condition).collect();
-            words.push(
-                match verdict {
-                    Verdict::Accept => "accept",
-                    Verdict::Drop => "drop",
-                    Verdict::Masquerade => "masquerade fully-random",
+            words.push(match verdict {
+                Verdict::Accept => "accept".to_owned(),
+                Verdict::Drop => "drop".to_owned(),
+                Verdict::Masquerade => "masquerade fully-random".to_owned(),
+                Verdict::Jump(chain) => format!("jump {chain}"),
+                Verdict::Redirect(what, map) => {
+                    let family = if map.value[0] == Field::Ipv4 { "ip" } else { "ip6" };
+                    format!("dnat {family} to {} map @{}", properties(what), map.name)
                 }
-                .to_owned(),
-            );
+            });
             format!("add rule inet {TABLE} {chain} {}", words.join(" "))
         }
     }
 }
 
+fn types(fields: &[Field]) -> String {
+    let name = |field: &Field| match field {
+        Field::Link => "ifname",
+        Field::Ipv4 => "ipv4_addr",
+        Field::Ipv6 => "ipv6_addr",
+        Field::Protocol => "inet_proto",
+        Field::Port => "inet_service",
+    };
+    fields.iter().map(name).collect::<Vec<_>>().join(" . ")
+}
+
+fn element_text(element: &Element, whole: bool) -> String {
+    let text = |value: &Value| match value {
+        Value::Link(name) => format!("\"{name}\""),
+        Value::Ipv4(address) => address.to_string(),
+        Value::Ipv6(address) => address.to_string(),
+        Value::Protocol(6) => "tcp".to_owned(),
+        Value::Protocol(17) => "udp".to_owned(),
+        Value::Protocol(number) => number.to_string(),
+        Value::Port(number) => number.to_string(),
+    };
+    let part = |(at, value): (usize, &Value)| match element.end.get(at).filter(|end| *end != value) {
+        Some(end) => format!("{}-{}", text(value), text(end)),
+        None => text(value),
+    };
+    let join = |values: Vec<String>| values.join(" . ");
+    let mut words = join(element.key.iter().enumerate().map(part).collect());
+    if whole && !element.comment.is_empty() {
+        words.push_str(&format!(" comment \"{}\"", element.comment));
+    }
+    if whole && !element.value.is_empty() {
+        words.push_str(&format!(" : {}", join(element.value.iter().map(text).collect())));
+    }
+    format!("{} {{ {words} }}", element.set.name)
+}
+
+fn properties(what: &[What]) -> String {
+    let name = |what: &What| match what {
+        What::InLink => "iifname",
+        What::OutLink => "oifname",
+        What::Destination4 => "ip daddr",
+        What::Destination6 => "ip6 daddr",
+        What::Protocol => "meta l4proto",
+        What::DestinationPort => "th dport",
+    };
+    what.iter().map(name).collect::<Vec<_>>().join(" . ")
+}
+
 fn condition(condition: &Match) -> String {
+    let family = |network: &IpNet| if network.addr().is_ipv4() { "ip" } else { "ip6" };
     match condition {
         Match::EstablishedOrRelated => "ct state established,related".into(),
         Match::DestinationNatted => "ct status dnat".into(),
-        Match::InSet(set) => format!("iifname @{set}"),
-        Match::OutSet(set) => format!("oifname @{set}"),
-        Match::PairInSet(set) => format!("iifname . oifname @{set}"),
-        Match::SourceIn(network) => format!("ip saddr {network}"),
-        Match::OutNot(link) => format!("oifname != \"{link}\""),
+        Match::In(what, set) => format!("{} @{}", properties(what), set.name),
+        Match::NotIn(what, set) => format!("{} != @{}", properties(what), set.name),
+        Match::ToHost => "fib daddr type local".into(),
+        Match::HasPorts => "meta l4proto { tcp, udp, sctp }".into(),
+        Match::Source(network) => format!("{} saddr {network}", family(network)),
+        Match::Destination(network) => format!("{} daddr {network}", family(network)),
     }
 }
 
@@ -90,13 +165,15 @@ pub fn deed(step: &Step) -> String {
         Step::SetUp { link, .. } => format!("set link `{link}` up"),
         Step::AddVeth { host, peer, .. } => format!("add veth pair `{host}` and `{peer}`"),
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
+        Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
         Step::Nft(change) => match change {
-            Change::AddTable { .. } => format!("add nftables table `inet {TABLE}`"),
+            Change::AddTable => format!("add nftables table `inet {TABLE}`"),
             Change::DeleteTable => format!("delete nftables table `inet {TABLE}`"),
-            Change::AddSet { name, .. } => format!("add nftables set `{name}`"),
-            Change::AddElement { set, .. } => format!("add an element to nftables set `{set}`"),
+            Change::AddSet(set) => format!("add nftables set `{}`", set.name),
+            Change::AddElement(element) => format!("add an element to nftables set `{}`", element.set.name),
+            Change::DeleteElement(element) => format!("delete an element of nftables set `{}`", element.set.name),
             Change::AddChain { name, .. } => format!("add nftables chain `{name}`"),
             Change::AddRule { chain, .. } => format!("add a rule to nftables chain `{chain}`"),
         },
@@ -129,6 +206,11 @@ pub fn reason(step: &Step) -> String {
                 .into()
         }
         Step::SetPort { .. } => "plugs the host's end into the bridge; the alias says whose it is".into(),
+        Step::SetPortOption { option, .. } => match *option {
+            "isolated" => "a port that is isolated exchanges no frames with other isolated ones".into(),
+            "hairpin" => "the bridge may send a frame back by the port that it came from".into(),
+            _ => "asked for".into(),
+        },
         Step::AddDefaultRoute { .. } => "everything that is not a neighbour goes to the gateway".into(),
         Step::Sysctl { key, .. } if key.ends_with("/forwarding") => {
             "the kernel passes on packets that came in by this link: the way out of a container and back".into()
@@ -149,34 +231,68 @@ pub fn reason(step: &Step) -> String {
 
 fn nft_reason(change: &Change) -> &'static str {
     match change {
-        Change::AddTable { .. } => {
-            "minirun's only table: what it filters and translates is in here, and nothing else is touched"
+        Change::AddTable => "minirun's only table: what it filters and translates is in here, and nothing else is touched",
+        Change::DeleteTable => "the table is not as it should be: it is made anew",
+        Change::AddSet(set) => match set.name {
+            "bridges" => "the links that are minirun's bridges: one look-up, however many there are",
+            "outward" => "the bridges whose containers reach the outside",
+            "closed" => "the bridges whose containers reach neither the outside nor the host",
+            "within" => "the ways from a bridge back to itself",
+            "guarded" => "the links on which minirun turned forwarding on",
+            "own4" | "own6" => "each bridge with its own address: its containers may ask the host there",
+            "gateways4" | "gateways6" => "the addresses of all bridges: other networks' containers may not",
+            "ports4" | "ports6" => "published ports: from an address and port of the host to those of a container",
+            _ => "published ranges whose ports stay the same: one element each",
+        },
+        Change::AddElement(element) => match element.set.name {
+            "guarded" => "forwarding was off here: what is neither from nor to a container is still not passed on",
+            "ports4" | "ports6" | "ranges4" | "ranges6" => "published: what comes to the host there goes to the container",
+            "own4" | "own6" | "gateways4" | "gateways6" => "the bridge's address",
+            _ => "the bridge",
+        },
+        Change::DeleteElement(_) => "it is no longer so",
+        Change::AddChain { hook: None, .. } => "looks up what is published",
+        Change::AddChain { hook: Some(hook), .. } => match hook {
+            Hook::Prerouting => "sees the first packet of every connection that comes in",
+            Hook::Output => "sees the first packet of every connection that a program of the host opens",
+            Hook::Input => "sees every packet for the host itself",
+            Hook::Forward => "sees every packet that the host passes on",
+            Hook::Postrouting => "sees the first packet of every connection that leaves",
+        },
+        Change::AddRule { chain, matches, verdict } => rule_reason(chain, matches, *verdict),
+    }
+}
+
+fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str {
+    let (first, second) = (matches.first(), matches.get(1));
+    match (chain, first, second, verdict) {
+        (_, _, _, Verdict::Jump(_)) => "only what is sent to an address of the host can be for a published port",
+        (_, _, _, Verdict::Redirect(..)) => "what comes to a published port of the host goes to its container",
+        (_, Some(Match::EstablishedOrRelated), ..) => "answers to what was asked",
+        (_, Some(Match::DestinationNatted), ..) => "what was published by a NAT rule",
+        ("input", Some(Match::In(_, set)), None, Verdict::Drop) if set.name == "closed" => {
+            "the containers of an internal network do not reach the host"
         }
-        Change::DeleteTable => "the table was made for other addresses",
-        Change::AddSet { name: "bridges", .. } => {
-            "the links that are minirun's bridges: one look-up, however many there are"
-        }
-        Change::AddSet { name: "within", .. } => "the ways from a bridge back to itself",
-        Change::AddSet { .. } => "the links on which minirun turned forwarding on",
-        Change::AddElement { set: "guarded", .. } => {
-            "forwarding was off here: what is neither from nor to a container is still not passed on"
-        }
-        Change::AddElement { .. } => "the bridge",
-        Change::AddChain { hook: Hook::Forward, .. } => "sees every packet that the host passes on",
-        Change::AddChain { hook: Hook::Postrouting, .. } => "sees the first packet of every connection that leaves",
-        Change::AddRule { verdict: Verdict::Masquerade, .. } => {
+        ("input", _, Some(Match::Destination(_)), _) => "the host's loopback device is no container's business",
+        ("input", _, _, Verdict::Accept) => "the gateway of one's own network may be asked",
+        ("input", ..) => "the gateway of another network may not",
+        ("postrouting", Some(Match::In(_, set)), _, _) if set.name == "outward" => {
             "what leaves by another link takes that link's address, to which answers find back"
         }
-        Change::AddRule { matches, verdict, .. } => match (matches.first(), verdict) {
-            (Some(Match::EstablishedOrRelated), _) => "answers to what a container asked",
-            (Some(Match::DestinationNatted), _) => "what was published by a NAT rule",
-            (Some(Match::PairInSet(_)), _) => {
-                "container to container, where a bridge's frames pass the host's rules too"
-            }
-            (Some(Match::OutSet(_)), _) => "nobody outside opens a connection to a container",
-            (Some(Match::InSet(_)), Verdict::Accept) => "containers may open connections to the outside",
-            _ => "what minirun's forwarding would let pass from one of the host's neighbours to another",
-        },
+        ("postrouting", Some(Match::In(_, set)), _, _) if set.name == "within" => {
+            "a container that asks a published port of its own network: the answer has to come by the host too"
+        }
+        ("postrouting", Some(Match::Source(_)), ..) => "no container knows the way to the host's loopback device",
+        ("postrouting", ..) => "the containers of an internal network know no way but to their neighbours",
+        (_, Some(Match::In(_, set)), ..) if set.name == "within" => {
+            "container to container, where a bridge's frames pass the host's rules too"
+        }
+        (_, Some(Match::In([What::OutLink], _)), ..) => "nobody outside opens a connection to a container",
+        (_, Some(Match::In(_, set)), _, Verdict::Accept) if set.name == "outward" => {
+            "containers may open connections to the outside"
+        }
+        (_, Some(Match::In(_, set)), ..) if set.name == "bridges" => "the containers of an internal network may not",
+        _ => "what minirun's forwarding would let pass from one of the host's neighbours to another",
     }
 }
 

@@ -3,8 +3,8 @@
 //! One [`View`] is taken at the start of a command, by a handful of questions whose cost does not grow with the containers.
 //! Everything that is decided about a network is decided from it; the kernel is the truth, not a file.
 
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
@@ -14,14 +14,16 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
-use super::network::BRIDGE;
 use super::nft;
 use super::rtnl::Rtnl;
-use super::table::Table;
+use super::table::{Element, Table};
 
 /// A destination that stands for "everywhere else" where the way out is looked up (RFC 5737, TEST-NET-3: never on a host's
 /// own links). No packet is sent.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+/// The same for IPv6 (RFC 3849, the documentation prefix).
+const ELSEWHERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
 
 /// The index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -45,6 +47,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether IPv4 packets that come in by it may be passed on.
     pub forwarding: bool,
+    /// Whether IPv6 packets that come in by it may be passed on; looked at only where a network has IPv6.
+    pub forwarding6: bool,
     /// The free text that says whose it is.
     pub alias: String,
 }
@@ -52,27 +56,38 @@ pub struct Link {
 /// The hub at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// The managed bridge, if there is one, and the links by which routes leave.
+    /// The managed bridges that there are of those asked for, and the links by which routes leave.
     pub links: Vec<Link>,
     /// The link of the default route.
     pub uplink: Option<Link>,
     /// minirun's nftables table, `None` where there is no table.
     pub table: Option<Table>,
+    /// Whether it has each of the elements that were asked for.
+    pub elements: Vec<bool>,
     /// Whether the whole host is a router (`net.ipv4.ip_forward`), by somebody else's will: minirun does not touch it.
     pub router: bool,
     /// Whether the kernel speaks IPv6.
     pub ipv6: bool,
+    /// Whether it forwards IPv6 for all links or none: kernels before 6.17.
+    pub forwards_all6: bool,
 }
 
+/// The setting by which the kernel forwards IPv6 for all links.
+pub const FORWARDING6_OF_ALL: &str = "net/ipv6/conf/all/forwarding";
+
 impl View {
-    /// Asks the kernel: for the bridge, and for the links by which routes leave. The cost does not grow with the containers.
-    pub fn take(rtnl: &mut Rtnl) -> Result<Self> {
+    /// Asks the kernel: for these bridges, for the links by which routes leave, and for these elements of the table. The
+    /// cost does not grow with the containers, nor with other networks.
+    pub fn take(rtnl: &mut Rtnl, bridges: &[&str], elements: &[Element]) -> Result<Self> {
         let out = rtnl.route_to(ELSEWHERE)?;
-        let mut messages: Vec<LinkMessage> = rtnl.link_called(BRIDGE)?.into_iter().collect();
-        let bridge = messages.first().map(|link| link.header.index);
+        let mut messages: Vec<LinkMessage> = Vec::new();
+        for bridge in bridges {
+            messages.extend(rtnl.link_called(bridge)?);
+        }
+        let bridges: Vec<u32> = messages.iter().map(|link| link.header.index).collect();
         let mut wanted = rtnl.links_of_routes(MOST_ROUTES)?;
         wanted.extend(out.filter(|index| !wanted.contains(index)));
-        for index in wanted.into_iter().filter(|index| Some(*index) != bridge) {
+        for index in wanted.into_iter().filter(|index| !bridges.contains(index)) {
             messages.extend(rtnl.link(index)?);
         }
         // Where there is no other link, the loopback device tells of IPv6.
@@ -80,17 +95,40 @@ impl View {
         let links: Vec<Link> = messages.iter().map(link).collect();
         let uplink = links.iter().find(|link| Some(link.index) == out && !link.loopback).cloned();
         let router = std::fs::read("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.first() == Some(&b'1'));
-        Ok(Self { links, uplink, table: nft::table()?, router, ipv6 })
+        let (table, elements) = nft::table(elements)?.unzip();
+        let elements = elements.unwrap_or_default();
+        Ok(Self { links, uplink, table, elements, router, ipv6, forwards_all6: false })
+    }
+
+    /// Looks at what of IPv6 there is as well: the link of its default route, and which links forward it.
+    pub fn look_at_ipv6(&mut self, rtnl: &mut Rtnl) -> Result<()> {
+        if let Some(index) = rtnl.route_to6(ELSEWHERE6)?
+            && !self.links.iter().any(|link| link.index == index)
+        {
+            self.links.extend(rtnl.link(index)?.as_ref().map(link));
+        }
+        let set = |key: &str| std::fs::read(format!("/proc/sys/{key}")).is_ok_and(|value| value.first() == Some(&b'1'));
+        self.forwards_all6 = !Path::new("/proc/sys/net/ipv6/conf/all/force_forwarding").exists();
+        let all = set(FORWARDING6_OF_ALL);
+        for link in &mut self.links {
+            let key = format!("net/ipv6/conf/{}/force_forwarding", link.name);
+            link.forwarding6 = all || (!self.forwards_all6 && set(&key));
+        }
+        Ok(())
+    }
+
+    /// The setting that makes the kernel forward what comes in by `link`. (One link's own is since Linux 6.17.)
+    pub fn forwarding6_key(&self, link: &str) -> Option<String> {
+        if !self.ipv6 {
+            return None;
+        }
+        let own = || format!("net/ipv6/conf/{link}/force_forwarding");
+        Some(if self.forwards_all6 { FORWARDING6_OF_ALL.to_owned() } else { own() })
     }
 
     /// The link called `name`.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
-    }
-
-    /// Whether links that a container uses can have IPv6: a link that is too small for it has none (RFC 8200, section 5).
-    pub fn ipv6_on_links(&self) -> bool {
-        self.ipv6 && self.mtu() >= 1280
     }
 
     /// The MTU that a container gets: its packets must fit the way out.
@@ -131,6 +169,14 @@ fn speaks_ipv6(message: &LinkMessage) -> bool {
         LinkAttribute::AfSpecUnspec(families) => families.iter().any(|family| matches!(family, AfSpecUnspec::Inet6(_))),
         _ => false,
     })
+}
+
+/// Whether a link has this IPv6 address.
+pub fn has_address6(rtnl: &mut Rtnl, link: u32, wanted: Ipv6Addr) -> Result<bool> {
+    let is_wanted = |message: &AddressMessage| {
+        message.attributes.iter().any(|attribute| matches!(attribute, AddressAttribute::Address(a) if *a == wanted))
+    };
+    Ok(rtnl.addresses6(link)?.iter().any(is_wanted))
 }
 
 /// The first IPv4 address of a link, with the prefix length of its network.

@@ -1,72 +1,66 @@
-//! The networking modes: one enum, one match.
+//! The network of a container: what `--net` means, as steps.
 //!
-//! [`Network::decide`] looks at the kernel, takes an address and lists the steps, all of it before anything is changed;
-//! [`Network::prepare`] makes the bridge where it is missing; [`Network::attach`] does the container's steps. `launch.rs`
+//! [`Network::decide`] looks at the kernel, takes addresses and lists the steps, all of it before anything is changed;
+//! [`Network::prepare`] makes bridges where they are missing; [`Network::attach`] does the container's steps. `launch.rs`
 //! calls them in this order.
 
 pub mod apply;
+pub mod args;
+pub mod definition;
 pub mod explain;
 pub mod hub;
 pub mod ipam;
+pub mod mode;
 pub mod names;
 pub mod network;
 pub mod nft;
+pub mod pool;
 pub mod rtnl;
 pub mod step;
 pub mod table;
 pub mod wire;
 
-use std::fmt;
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use ipnet::{Ipv4Net, Ipv6Net};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use self::apply::Applier;
-use self::hub::View;
+use self::definition::{BRIDGE, Definition, Definitions};
+use self::hub::{Taken, View};
 use self::ipam::Lease;
-use self::network::Bridge;
-use self::rtnl::Rtnl;
+pub use self::mode::{Attachment, Mode, Net};
+use self::network::{Bridge, Ground};
+use self::rtnl::{Mac, Rtnl};
 use self::step::{Place, Step};
+use self::table::{BRIDGES, link_in};
+use crate::error::refused;
 use crate::state;
 
-/// What `--net` can be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    /// A namespace of its own with `lo` up and nothing else.
-    None,
-    /// The host's namespace.
-    Host,
-    /// A veth pair into the managed bridge, an address, a default route, NAT.
-    #[default]
-    Bridge,
-}
+/// So many interfaces a container has at most: their ends on the host are numbered by a letter.
+const MOST_INTERFACES: usize = 20;
 
-impl FromStr for Mode {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
-            "none" => Self::None,
-            "host" => Self::Host,
-            "bridge" => Self::Bridge,
-            _ => bail!("unknown mode, one of none, host, bridge is wanted"),
-        })
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Host => "host",
-            Self::Bridge => "bridge",
-        })
-    }
+/// What a network is decided from.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// What `--net` said.
+    pub mode: &'a Mode,
+    /// The container's ID.
+    pub id: &'a str,
+    /// How often it has run before.
+    pub runs: u32,
+    /// `--sysctl`, the keys as files below /proc/sys.
+    pub sysctls: &'a [(String, String)],
+    /// The host's resolvers, which a range of addresses must not cover.
+    pub resolvers: &'a [Ipv4Addr],
+    /// Where the networks are defined.
+    pub data_root: &'a Path,
+    /// Nothing is taken, and nothing will be made.
+    pub dry: bool,
 }
 
 /// The network of one container, decided.
@@ -74,94 +68,121 @@ impl fmt::Display for Mode {
 pub struct Network {
     /// What `--net` said.
     pub mode: Mode,
-    /// Its address and the gateway's, in mode `bridge`.
-    pub address: Option<(Ipv4Addr, Ipv4Addr)>,
-    /// Steps that make the managed bridge; on almost every run it is there and there are none.
+    /// Its interfaces on managed networks.
+    pub interfaces: Vec<Interface>,
+    /// Steps that make the bridges and the rules; on almost every run they are there and there are none.
     pub host_steps: Vec<Step>,
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
     pub steps: Vec<Step>,
     hub: Option<Hub>,
 }
 
-/// What a bridged container needs of the hub.
+/// A container's interface on a managed network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The network's name.
+    pub network: String,
+    /// Its name in the container.
+    pub name: String,
+    /// The name of its end on the host.
+    pub host: String,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its address, with the prefix length of the network.
+    pub address: Ipv4Net,
+    /// The same of IPv6.
+    pub address6: Option<Ipv6Net>,
+    /// The host's address on that network.
+    pub gateway: Ipv4Addr,
+    /// Whether the default route leaves by it.
+    pub default_route: bool,
+    /// In bytes.
+    pub mtu: u32,
+    /// Further names by which the network's members find it.
+    pub aliases: Vec<String>,
+}
+
+/// What a container on managed networks needs of the hub.
 #[derive(Debug)]
 struct Hub {
     rtnl: Rtnl,
     view: View,
-    bridge: Bridge,
+    bridges: Vec<Bridge>,
+    ground: Ground,
     directory: PathBuf,
     turn: Option<Flock<File>>,
-    _lease: Lease,
+    _leases: Vec<Lease>,
 }
 
 impl Network {
-    /// Decides the network of container `id` and takes its address, by a lock that the kernel gives back. Changes nothing
-    /// in the kernel's network; with `dry`, nothing at all. `resolvers` are addresses that a pool must not cover.
-    pub fn decide(
-        mode: Mode,
-        id: &str,
-        sysctls: &[(String, String)],
-        resolvers: &[Ipv4Addr],
-        dry: bool,
-    ) -> Result<Self> {
-        let mut network = match mode {
-            Mode::None => {
-                let steps = vec![Step::SetUp { place: Place::Container, link: "lo".into() }];
-                Self { mode, address: None, host_steps: vec![], steps, hub: None }
-            }
-            Mode::Host => Self { mode, address: None, host_steps: vec![], steps: vec![], hub: None },
-            Mode::Bridge => Self::decide_bridge(id, resolvers, dry)?,
-        };
-        if mode != Mode::Host {
+    /// Decides the network of a container and takes its addresses, by locks that the kernel gives back. Changes nothing in
+    /// the kernel's network; with `dry`, nothing at all.
+    pub fn decide(request: &Request<'_>) -> Result<Self> {
+        let mode = request.mode.clone();
+        let mut network = Self { mode, interfaces: vec![], host_steps: vec![], steps: vec![], hub: None };
+        match request.mode {
+            Mode::Networks(attachments) => network.decide_interfaces(attachments, request)?,
+            Mode::None => network.steps.push(Step::SetUp { place: Place::Container, link: "lo".into() }),
+            Mode::Host | Mode::Container(_) | Mode::Namespace(_) => {}
+        }
+        if !request.mode.joins() {
             // Before those that were asked for, which may say otherwise.
             network.steps.push(inside("net/ipv4/ping_group_range", "0 2147483647"));
             network.steps.push(inside("net/ipv4/ip_unprivileged_port_start", "0"));
         }
-        network.steps.extend(sysctls.iter().map(|(key, value)| inside(key, value)));
+        network.steps.extend(request.sysctls.iter().map(|(key, value)| inside(key, value)));
         Ok(network)
     }
 
-    fn decide_bridge(id: &str, resolvers: &[Ipv4Addr], dry: bool) -> Result<Self> {
-        let mut rtnl = Rtnl::open()?;
-        let directory = hub::directory(&rtnl)?;
-        // Shared by all that attach containers, so that nobody takes the bridge away meanwhile.
-        let turn = if dry { None } else { Some(lock(&directory, FlockArg::LockShared)?) };
-        let mut view = View::take(&mut rtnl)?;
-        let mut bridge = Bridge::find(&mut rtnl, &view, resolvers, &directory)?;
-        if let Some(turn) = turn.as_ref().filter(|_| !bridge.missing.is_empty()) {
-            // Alone, until it is made; and another look, because another command may have made it a moment ago.
-            turn.relock(FlockArg::LockExclusive).context("lock the managed network")?;
-            view = View::take(&mut rtnl)?;
-            bridge = Bridge::find(&mut rtnl, &view, resolvers, &directory)?;
+    fn decide_interfaces(&mut self, attachments: &[Attachment], request: &Request<'_>) -> Result<()> {
+        if attachments.len() > MOST_INTERFACES {
+            bail!("use {} networks: a container is on {MOST_INTERFACES} at most", attachments.len());
         }
-        let pool = bridge.gateway.trunc();
-        let lease = if dry { ipam::peek(&directory, pool) } else { ipam::lease(&directory, pool)? };
-        let steps = bridge.attach(&view, id, "eth0", lease.address);
-        let address = Some((lease.address, bridge.gateway.addr()));
-        let host_steps = bridge.missing.clone();
-        let hub = Hub { rtnl, view, bridge, directory, turn, _lease: lease };
-        Ok(Self { mode: Mode::Bridge, address, host_steps, steps, hub: Some(hub) })
+        let mut hub = Hub::look(attachments, request)?;
+        let gateway = default_route(attachments, &hub.bridges);
+        let mut leases = Vec::new();
+        for (at, (wish, bridge)) in attachments.iter().zip(&hub.bridges).enumerate() {
+            let definition = &bridge.definition;
+            let take = if request.dry { ipam::peek } else { ipam::lease };
+            let lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
+            let interface = interface(at, wish, definition, &lease, &hub.view, request, gateway == Some(at));
+            if let Some(other) = self.interfaces.iter().find(|other| other.name == interface.name) {
+                bail!("use network `{}`: network `{}` has `{}` already", wish.network, other.network, other.name);
+            }
+            self.interfaces.push(interface);
+            leases.push(lease);
+        }
+        for (at, (wish, bridge)) in attachments.iter().zip(&hub.bridges).enumerate() {
+            self.steps.extend(bridge.attach(&hub.view, request.id, &self.interfaces[at], wish, at as u32 + 2));
+        }
+        // After the links of the hub, before those of the container.
+        let first_inside = self.steps.iter().position(|step| step.place() == Place::Container);
+        let lo = Step::SetUp { place: Place::Container, link: "lo".into() };
+        self.steps.insert(first_inside.unwrap_or(self.steps.len()), lo);
+        self.host_steps = hub.ground.missing.clone();
+        hub._leases = leases;
+        self.hub = Some(hub);
+        Ok(())
     }
 
-    /// Makes what is missing of the managed bridge, alone, and then lets others attach.
+    /// Makes what is missing of the bridges and the rules, alone, and then lets others attach.
     pub fn prepare(&mut self) -> Result<()> {
         let Some(hub) = &mut self.hub else { return Ok(()) };
         if !self.host_steps.is_empty() {
-            network::remember_opened(&hub.directory, &hub.bridge)?;
+            network::remember_opened(&hub.directory, &hub.ground)?;
             let mut applier = Applier::new(&mut hub.rtnl, 0);
             applier.apply(&self.host_steps)?;
             applier.commit();
-            tell_what_was_made(&hub.bridge);
-            hub.view = View::take(&mut hub.rtnl)?;
+            tell_what_was_made(&hub.bridges, &hub.ground);
         }
         let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
-        shared.context("unlock the managed network")
+        shared.context("unlock the managed networks")
     }
 
     /// Does the container's steps: those in the hub for the namespace of process `pid`, then those in that namespace by the
     /// socket that `enter` brings. After an error everything is undone.
     pub fn attach(&mut self, pid: u32, enter: impl FnOnce() -> Result<Rtnl>) -> Result<()> {
-        if self.mode == Mode::Host {
+        if self.mode.joins() {
             return Ok(());
         }
         let Some(hub) = self.hub.as_mut() else {
@@ -170,15 +191,15 @@ impl Network {
             return rtnl.batch(vec![rtnl::set_up("lo")]).map_err(|refused| refused.error.context("set link `lo` up"));
         };
         let mut applier = Applier::new(&mut hub.rtnl, pid);
-        if let Some(bridge) = hub.view.link(network::BRIDGE) {
-            applier.know(network::BRIDGE, bridge.index);
+        for link in hub.bridges.iter().filter_map(|bridge| bridge.link.as_ref()) {
+            applier.know(&link.name, link.index);
         }
         let first_inside = self.steps.iter().position(|step| step.place() == Place::Container);
         let (before, rest) = self.steps.split_at(first_inside.unwrap_or(self.steps.len()));
         applier.apply(before)?;
         applier.enter(enter()?);
         applier.apply(rest)?;
-        applier.settle(network::BRIDGE)?;
+        applier.settle()?;
         applier.commit();
         hub.turn = None;
         Ok(())
@@ -191,34 +212,218 @@ impl Network {
             _ => None,
         })
     }
+
+    /// The address by which the container is known: that of its first interface.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.interfaces.first().map(|interface| interface.address.addr())
+    }
+
+    /// The host's address as the container sees it.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        let way_out = self.interfaces.iter().find(|interface| interface.default_route);
+        way_out.or(self.interfaces.first()).map(|interface| interface.gateway)
+    }
 }
 
-/// Takes the managed bridge, its table and the forwarding that came with it off the host, unless a container is on it:
-/// the kernel knows, whoever started it. Whether there was anything to take away.
-pub fn take_down() -> Result<bool> {
+impl Hub {
+    /// Looks at the networks that a container is to be on, and takes the turn to attach it.
+    fn look(attachments: &[Attachment], request: &Request<'_>) -> Result<Self> {
+        let mut rtnl = Rtnl::open()?;
+        let directory = hub::directory(&rtnl)?;
+        // Shared by all that attach containers, so that nobody takes a bridge away meanwhile.
+        let turn = if request.dry { None } else { Some(lock(&directory, FlockArg::LockShared)?) };
+        let mut seen = look(&mut rtnl, attachments, request, &directory)?;
+        if let Some(turn) = turn.as_ref().filter(|_| !seen.2.missing.is_empty()) {
+            // Alone, until it is made; and another look, because another command may have made it a moment ago.
+            turn.relock(FlockArg::LockExclusive).context("lock the managed networks")?;
+            seen = look(&mut rtnl, attachments, request, &directory)?;
+        }
+        let (view, bridges, ground) = seen;
+        Ok(Self { rtnl, view, bridges, ground, directory, turn, _leases: vec![] })
+    }
+}
+
+fn look(
+    rtnl: &mut Rtnl,
+    attachments: &[Attachment],
+    request: &Request<'_>,
+    directory: &Path,
+) -> Result<(View, Vec<Bridge>, Ground)> {
+    let definitions = Definitions::open(request.data_root);
+    let found = attachments
+        .iter()
+        .map(|wish| if wish.network == mode::DEFAULT { Ok(None) } else { definitions.find(&wish.network).map(Some) })
+        .collect::<Result<Vec<_>>>()?;
+    let links: Vec<&str> =
+        found.iter().map(|definition| definition.as_ref().map_or(BRIDGE, |definition| definition.link.as_str())).collect();
+    let elements: Vec<_> = links.iter().map(|link| link_in(&BRIDGES, link)).collect();
+    let mut view = View::take(rtnl, &links, &elements)?;
+    if view.ipv6 && found.iter().flatten().any(|definition| definition.gateway6.is_some()) {
+        view.look_at_ipv6(rtnl)?;
+    }
+    let mut bridges = Vec::new();
+    for definition in found {
+        let mut definition = match definition {
+            Some(definition) => definition,
+            None => Definition::default_network(default_gateway(rtnl, &view, request.resolvers, &definitions)?),
+        };
+        if !view.ipv6 {
+            // A host without it loses nothing but it.
+            definition.gateway6 = None;
+        }
+        bridges.push(Bridge::find(rtnl, &view, definition)?);
+    }
+    // Only where the table is made anew.
+    let mut failed = Ok(());
+    let others = || {
+        definitions.list().unwrap_or_else(|error| {
+            failed = Err(error);
+            vec![]
+        })
+    };
+    let ground = network::ground(&view, &bridges, others, &network::opened_before(directory));
+    failed.map(|()| (view, bridges, ground))
+}
+
+fn default_gateway(
+    rtnl: &mut Rtnl,
+    view: &View,
+    resolvers: &[Ipv4Addr],
+    definitions: &Definitions,
+) -> Result<Ipv4Net> {
+    match Bridge::gateway_of_default(rtnl, view)? {
+        Some(gateway) => Ok(gateway),
+        None => pool::for_default_network(&taken(rtnl, resolvers, &definitions.list()?)?),
+    }
+}
+
+/// The ranges that are in use on the host, and by networks whose bridges are not made.
+pub fn taken(rtnl: &mut Rtnl, resolvers: &[Ipv4Addr], definitions: &[Definition]) -> Result<Vec<Taken>> {
+    let mut taken = hub::taken(rtnl, resolvers)?;
+    taken.extend(
+        definitions
+            .iter()
+            .map(|one| Taken { range: one.gateway.trunc(), holder: format!("network `{}`", one.name) }),
+    );
+    Ok(taken)
+}
+
+/// Which of the interfaces has the default route: the one with the highest priority, the first of equals, and none of a
+/// network without a way out.
+fn default_route(attachments: &[Attachment], bridges: &[Bridge]) -> Option<usize> {
+    let mut best: Option<(usize, i32)> = None;
+    for (at, (wish, bridge)) in attachments.iter().zip(bridges).enumerate() {
+        if !bridge.definition.internal && best.is_none_or(|(_, priority)| wish.gw_prio > priority) {
+            best = Some((at, wish.gw_prio));
+        }
+    }
+    best.map(|(at, _)| at)
+}
+
+fn interface(
+    at: usize,
+    wish: &Attachment,
+    definition: &Definition,
+    lease: &Lease,
+    view: &View,
+    request: &Request<'_>,
+    default_route: bool,
+) -> Interface {
+    let address = Ipv4Net::new_assert(lease.address, definition.gateway.prefix_len());
+    let address6 = definition.gateway6.zip(lease.address6);
+    Interface {
+        network: definition.name.clone(),
+        name: wish.ifname.clone().unwrap_or_else(|| format!("eth{at}")),
+        host: wish.host_ifname.clone().unwrap_or_else(|| host_link(request.id, request.runs, at)),
+        mac: wish.mac.unwrap_or_else(|| network::mac_of(lease.address)),
+        address,
+        address6: address6.map(|(gateway, address)| network::same_network6(gateway, address)),
+        gateway: definition.gateway.addr(),
+        default_route,
+        mtu: wish.mtu.or(definition.mtu).unwrap_or(view.mtu()),
+        aliases: wish.aliases.clone(),
+    }
+}
+
+/// The name of an end on the host: 15 bytes at most. A container that has run before has another one: its link of the run
+/// before may be there still, and a name is not to be used twice in a row, because rules that others have for it would find
+/// another link.
+fn host_link(id: &str, runs: u32, at: usize) -> String {
+    let run = char::from_digit(runs % 36, 36).filter(|_| runs > 0);
+    // No hexadecimal digit, so that it is no part of an ID.
+    let letter = char::from_u32('f' as u32 + at as u32).filter(|_| at > 0);
+    let length = if at > 0 { 10 } else { 12 };
+    let digits = id.get(..length).unwrap_or(id);
+    format!("mr{}", digits.chars().chain(letter).chain(run).collect::<String>())
+}
+
+/// Takes the managed networks, their table and the forwarding that came with them off the host, unless a container is on one
+/// of them: the kernel knows, whoever started it. The names of the bridges that were there; `None` if there was nothing.
+pub fn take_down(data_root: &Path) -> Result<Option<Vec<String>>> {
+    let mut all = Definitions::open(data_root).list()?;
+    all.push(Definition::default_network(Ipv4Net::default()));
     let mut rtnl = Rtnl::open()?;
     let directory = hub::directory(&rtnl)?;
     let _turn = lock(&directory, FlockArg::LockExclusive)?;
-    let view = View::take(&mut rtnl)?;
-    if let Some(bridge) = view.link(network::BRIDGE) {
-        // The kernel takes the link of a container that has ended away a moment later.
-        let mut ports = rtnl.count_ports(bridge.index)?;
-        for _ in 0..20 {
-            if ports == 0 {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            ports = rtnl.count_ports(bridge.index)?;
-        }
-        if ports > 0 {
-            bail!("remove bridge `{}`: {ports} containers are on it", network::BRIDGE);
-        }
+    let links: Vec<&str> = all.iter().map(|network| network.link.as_str()).collect();
+    let view = View::take(&mut rtnl, &links, &[])?;
+    for network in &all {
+        unused(&mut rtnl, &view, network)?;
     }
-    let steps = network::made(&view, &directory);
+    let steps = network::made(&view, &all, &directory, true);
     Applier::new(&mut rtnl, 0).undo(&steps)?;
     // The lock and the leases stay: others may be waiting for the one and hold the other.
     let _ = std::fs::remove_file(directory.join("opened"));
-    Ok(!steps.is_empty())
+    let bridges = steps.iter().filter_map(|step| match step {
+        Step::AddBridge { name, .. } => Some(name.clone()),
+        _ => None,
+    });
+    Ok((!steps.is_empty()).then(|| bridges.collect()))
+}
+
+/// Takes one network off the host, and its definition.
+///
+/// Errors: containers are on it; `members` tells their names.
+pub fn remove(data_root: &Path, name: &str, members: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
+    let definitions = Definitions::open(data_root);
+    let _writing = definitions.lock()?;
+    let network = definitions.find(name)?;
+    let mut rtnl = Rtnl::open()?;
+    let directory = hub::directory(&rtnl)?;
+    let _turn = lock(&directory, FlockArg::LockExclusive)?;
+    let names = members()?;
+    if !names.is_empty() {
+        return Err(refused(
+            format!("remove network `{name}`: in use by {}", names.join(", ")),
+            format!("end them first: `minirun stop {}`", names.join(" ")),
+        ));
+    }
+    let view = View::take(&mut rtnl, &[&network.link], &[link_in(&BRIDGES, &network.link)])?;
+    unused(&mut rtnl, &view, &network)?;
+    let steps = network::made(&view, std::slice::from_ref(&network), &directory, false);
+    Applier::new(&mut rtnl, 0).undo(&steps)?;
+    for file in [format!("leases.{name}"), format!("leases6.{name}")] {
+        let _ = std::fs::remove_file(directory.join(file));
+    }
+    definitions.remove(name)
+}
+
+/// Waits a moment until no container is on the bridge: the kernel takes the link of one that has ended away a moment later.
+fn unused(rtnl: &mut Rtnl, view: &View, network: &Definition) -> Result<()> {
+    let Some(bridge) = view.link(&network.link) else { return Ok(()) };
+    let mut ports = rtnl.count_ports(bridge.index)?;
+    for _ in 0..20 {
+        if ports == 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        ports = rtnl.count_ports(bridge.index)?;
+    }
+    if ports > 0 {
+        let message = format!("remove bridge `{}`: {ports} links are on it", network.link);
+        return Err(refused(message, "see `minirun ps`, and `bridge link` for what else is plugged in"));
+    }
+    Ok(())
 }
 
 fn inside(key: &str, value: &str) -> Step {
@@ -239,17 +444,42 @@ fn lock(directory: &Path, how: FlockArg) -> Result<Flock<File>> {
         Err(_) if !directory.exists() => make_directory(directory).and_then(|()| state::open_private(&path)),
         file => file,
     };
-    Flock::lock(file?, how).map_err(|(_, error)| error).context("lock the managed network")
+    Flock::lock(file?, how).map_err(|(_, error)| error).context("lock the managed networks")
 }
 
-fn tell_what_was_made(bridge: &Bridge) {
-    let new = bridge.missing.iter().any(|step| matches!(step, Step::AddBridge { .. }));
-    let mut made = format!("{} bridge `{}`, {}", if new { "made" } else { "mended" }, network::BRIDGE, bridge.gateway);
-    if !bridge.opened.is_empty() {
-        made.push_str(&format!(
-            "; turned on IPv4 forwarding of {} for its containers only",
-            bridge.opened.iter().map(|link| format!("`{link}`")).collect::<Vec<_>>().join(", ")
-        ));
+fn tell_what_was_made(bridges: &[Bridge], ground: &Ground) {
+    let made = |steps: &[Step], link: &str| {
+        steps.iter().any(|step| matches!(step, Step::AddBridge { name, .. } if name == link))
+    };
+    let mut parts: Vec<String> = Vec::new();
+    for Bridge { definition, .. } in bridges {
+        if made(&ground.missing, &definition.link) {
+            parts.push(format!("made bridge `{}`, {}", definition.link, definition.gateway));
+        }
     }
-    crate::error::note(&made);
+    if parts.is_empty() {
+        let links: Vec<String> = bridges.iter().map(|bridge| format!("`{}`", bridge.definition.link)).collect();
+        parts.push(format!("mended bridge {}", links.join(", ")));
+    }
+    for (version, begin) in [("IPv4", "net/ipv4/conf/"), ("IPv6", "net/ipv6/conf/")] {
+        let links: Vec<String> = ground
+            .opened
+            .iter()
+            .filter_map(|key| key.strip_prefix(begin)?.split('/').next())
+            .map(|link| if link == "all" { "all links".to_owned() } else { format!("`{link}`") })
+            .collect();
+        if !links.is_empty() {
+            parts.push(format!("turned on {version} forwarding of {} for its containers only", links.join(", ")));
+        }
+    }
+    crate::error::note(&parts.join("; "));
+}
+
+/// The addresses of an interface.
+impl Interface {
+    /// Both of them.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let second = self.address6.map(|net| IpAddr::V6(net.addr()));
+        std::iter::once(IpAddr::V4(self.address.addr())).chain(second)
+    }
 }

@@ -47,6 +47,18 @@ impl Resolvers {
         first.unwrap_or_default()
     }
 
+    /// Says other domains or options than the host's, where some are given.
+    pub fn say(&mut self, search: &[String], options: &[String]) {
+        if !search.is_empty() {
+            self.other.retain(|line| !line.starts_with("search") && !line.starts_with("domain"));
+            self.other.push(format!("search {}", search.join(" ")));
+        }
+        if !options.is_empty() {
+            self.other.retain(|line| !line.starts_with("options"));
+            self.other.push(format!("options {}", options.join(" ")));
+        }
+    }
+
     /// The IPv4 servers.
     pub fn ipv4(&self) -> Vec<Ipv4Addr> {
         self.servers

@@ -1,171 +1,357 @@
-//! Managed networks: which bridge, which addresses, which rules. Today one, `bridge`, made on first use and kept.
+//! Managed networks in the kernel: which bridge, which rules, and what of them is missing.
 //!
-//! [`Bridge::find`] decides from the hub's view; `Bridge::missing` lists the steps that are not done yet, which is none
-//! on the way of almost every run; [`made`] lists what there is, to be undone.
+//! [`Bridge::find`] looks at what there is of one network; [`ground`] lists the steps that are not done yet for those that a
+//! container is to be on, which is none on the way of almost every start; [`Bridge::attach`] lists a container's own steps;
+//! [`made`] lists what there is, to be undone.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::hub::{self, Taken, View};
+use super::Interface;
+use super::definition::{Definition, alias_of};
+use super::hub::{self, Link, View};
+use super::mode::Attachment;
 use super::rtnl::{Mac, Rtnl};
-use super::step::{Place, Step};
-use super::table::{Change, GUARDED, rules, wanted};
+use super::step::{BRIDGE_OPTIONS, PORT_OPTIONS, Place, Step};
+use super::table::{
+    BRIDGES, CLOSED, Change, Element, GATEWAYS4, GATEWAYS6, GUARDED, OUTWARD, OWN4, OWN6, Value, WITHIN, element, link_in,
+    skeleton, wanted,
+};
 use crate::error::refused;
 
-/// The bridge of the network `bridge`.
-pub const BRIDGE: &str = "minirun0";
-/// What its alias says.
-const ALIAS: &str = "minirun:network:bridge";
-/// The length of its addresses' common part: 4,094 addresses.
-const PREFIX: u8 = 20;
+/// The name of an option in `--opt`, and in [`BRIDGE_OPTIONS`] or [`PORT_OPTIONS`].
+const OPTIONS: [(&str, &str, bool); 10] = [
+    ("stp", "stp_state", true),
+    ("ageing_time", "ageing_time", true),
+    ("forward_delay", "forward_delay", true),
+    ("hello_time", "hello_time", true),
+    ("max_age", "max_age", true),
+    ("priority", "priority", true),
+    ("hairpin", "hairpin", false),
+    ("path_cost", "cost", false),
+    ("port_priority", "priority", false),
+    ("learning", "learning", false),
+];
 
-/// A managed bridge.
+/// Checks an option of a network and its value.
+pub fn check_option(key: &str, value: &str) -> Result<()> {
+    let failed = || format!("set option `{key}={value}`");
+    if !OPTIONS.iter().any(|(name, ..)| *name == key) {
+        let known: Vec<&str> = OPTIONS.iter().map(|(name, ..)| *name).collect();
+        return Err(refused(format!("{}: there is no such option", failed()), format!("known are {}", known.join(", "))));
+    }
+    let number = number_of(value).with_context(failed)?;
+    let (least, most) = match key {
+        "stp" | "hairpin" | "learning" => (0, 1),
+        // What the kernel takes (br_private.h, br_stp.c), in hundredths of a second.
+        "forward_delay" => (0, 3000),
+        "hello_time" => (100, 1000),
+        "max_age" => (600, 4000),
+        "path_cost" => (1, 65535),
+        "port_priority" => (0, 63),
+        "priority" => (0, 65535),
+        _ => (0, u32::MAX / 100),
+    };
+    if !(least..=most).contains(&number) {
+        anyhow::bail!("{}: a number from {least} to {most} is wanted", failed());
+    }
+    Ok(())
+}
+
+fn number_of(value: &str) -> Result<u32> {
+    match value {
+        "on" | "yes" | "true" => Ok(1),
+        "off" | "no" | "false" => Ok(0),
+        number => number.parse().context("a number, or on or off, is wanted"),
+    }
+}
+
+/// The options of a definition that are of the bridge, or of its ports.
+fn options_of(definition: &Definition, of_bridge: bool) -> Vec<(&'static str, u32)> {
+    let known = if of_bridge { &BRIDGE_OPTIONS[..] } else { &PORT_OPTIONS[..] };
+    let one = |(name, kernel, bridge): &(&str, &'static str, bool)| {
+        let value = definition.options.get(*name).filter(|_| *bridge == of_bridge)?;
+        Some((known.iter().find(|known| *known == kernel)?, number_of(value).ok()?))
+    };
+    OPTIONS.iter().filter_map(one).map(|(name, value)| (*name, value)).collect()
+}
+
+/// The bridge of a network, as it is to be and as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
-    /// The gateway's address, with the prefix length of the network.
-    pub gateway: Ipv4Net,
-    /// What has to be done before a container can be attached.
-    pub missing: Vec<Step>,
-    /// The links on which the missing steps turn forwarding on.
-    pub opened: Vec<String>,
-    /// Whether what earlier commands opened is no longer minirun's business: the host has become a router.
-    pub forgotten: bool,
+    /// What is to be.
+    pub definition: Definition,
+    /// The link, where there is one.
+    pub link: Option<Link>,
+    /// Whether it has its IPv4 address.
+    pub addressed: bool,
+    /// Whether it has its IPv6 address.
+    pub addressed6: bool,
 }
 
 impl Bridge {
-    /// What there is of the bridge, and what is missing. `record` is the file that [`remember_opened`] writes.
-    pub fn find(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr], directory: &Path) -> Result<Self> {
-        let link = view.link(BRIDGE);
-        if let Some(link) = link
-            && !(link.bridge && link.alias == ALIAS)
+    /// Looks at what there is.
+    ///
+    /// Errors: the link is somebody else's, or has another address.
+    pub fn find(rtnl: &mut Rtnl, view: &View, definition: Definition) -> Result<Self> {
+        let name = &definition.link;
+        let link = view.link(name).cloned();
+        if let Some(link) = &link
+            && !(link.bridge && link.alias == definition.alias())
         {
             return Err(refused(
-                format!("use bridge `{BRIDGE}`: the host has a link of that name that is not minirun's"),
-                format!("rename it (`ip link set {BRIDGE} name NAME`) or delete it (`ip link del {BRIDGE}`)"),
+                format!("use bridge `{name}`: the host has a link of that name that is not minirun's"),
+                format!("rename it (`ip link set {name} name NAME`) or delete it (`ip link del {name}`)"),
             ));
         }
-        let address = link.map(|link| hub::address_of(rtnl, link.index)).transpose()?.flatten();
-        let gateway = match address {
-            Some(address) if !(8..=30).contains(&address.prefix_len()) => {
-                return Err(refused(
-                    format!("use bridge `{BRIDGE}`: its address {address} leaves none for containers"),
-                    format!("`ip link del {BRIDGE}`: it is made again"),
-                ));
-            }
-            Some(address) => address,
-            None => free_pool(&hub::taken(rtnl, resolvers)?)?,
+        let address = link.as_ref().map(|link| hub::address_of(rtnl, link.index)).transpose()?.flatten();
+        if let Some(address) = address.filter(|address| *address != definition.gateway) {
+            return Err(refused(
+                format!("use bridge `{name}`: it has the address {address}, and not {}", definition.gateway),
+                format!("`ip link del {name}`: it is made again"),
+            ));
+        }
+        let addressed6 = match (definition.gateway6, &link) {
+            (Some(gateway), Some(link)) => hub::has_address6(rtnl, link.index, gateway.addr())?,
+            _ => false,
         };
-        Ok(Self::decide(view, gateway, address.is_some(), &opened_before(directory)))
+        Ok(Self { addressed: address.is_some(), addressed6, definition, link })
     }
 
-    /// The pure part of [`find`](Self::find). `opened_before`: links that an earlier command turned forwarding on for. Their
-    /// guard comes back with a table that somebody flushed, and goes when somebody makes the whole host a router.
-    pub fn decide(view: &View, gateway: Ipv4Net, addressed: bool, opened_before: &[String]) -> Self {
+    /// What there is of the network that is there without being defined: its gateway is what its bridge has.
+    pub fn gateway_of_default(rtnl: &mut Rtnl, view: &View) -> Result<Option<Ipv4Net>> {
+        let name = super::definition::BRIDGE;
+        let Some(link) = view.link(name) else { return Ok(None) };
+        let address = hub::address_of(rtnl, link.index)?;
+        if let Some(address) = address.filter(|address| !(8..=30).contains(&address.prefix_len())) {
+            return Err(refused(
+                format!("use bridge `{name}`: its address {address} leaves none for containers"),
+                format!("`ip link del {name}`: it is made again"),
+            ));
+        }
+        Ok(address)
+    }
+
+    /// The steps that are not done yet, but for the rules.
+    fn missing(&self, view: &View) -> Vec<Step> {
+        let Definition { link: name, gateway, gateway6, .. } = &self.definition;
         let mut missing = Vec::new();
-        let link = view.link(BRIDGE);
-        if link.is_none() {
-            missing.push(Step::AddBridge { name: BRIDGE.into(), mac: mac_of(gateway.addr()) });
-            missing.push(Step::SetAlias { link: BRIDGE.into(), alias: ALIAS.into() });
-            if view.ipv6 {
-                missing.push(sysctl(&format!("net/ipv6/conf/{BRIDGE}/disable_ipv6"), "1"));
+        if self.link.is_none() {
+            let options = options_of(&self.definition, true);
+            missing.push(Step::AddBridge { name: name.clone(), mac: mac_of(gateway.addr()), options });
+            missing.push(Step::SetAlias { link: name.clone(), alias: self.definition.alias() });
+            match gateway6 {
+                None if view.ipv6 => missing.push(sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")),
+                None => {}
+                Some(_) => {
+                    missing.push(Step::NoLinkLocal { place: Place::Hub, link: name.clone() });
+                    // What a container says of routers is not heard.
+                    missing.push(sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0"));
+                }
             }
         }
-        if !addressed {
-            missing.push(Step::AddAddress { place: Place::Hub, link: BRIDGE.into(), address: gateway });
+        let address = |address: IpNet| Step::AddAddress { place: Place::Hub, link: name.clone(), address };
+        missing.extend((!self.addressed).then(|| address((*gateway).into())));
+        missing.extend(gateway6.filter(|_| !self.addressed6).map(|gateway| address(gateway.into())));
+        if !self.link.as_ref().is_some_and(|link| link.up) {
+            missing.push(Step::SetUp { place: Place::Hub, link: name.clone() });
         }
-        if !link.is_some_and(|link| link.up) {
-            missing.push(Step::SetUp { place: Place::Hub, link: BRIDGE.into() });
+        missing
+    }
+
+    /// The settings by which its containers' packets are passed on, that are not made yet.
+    fn unopened(&self, view: &View) -> Vec<String> {
+        let name = &self.definition.link;
+        let there = self.link.as_ref();
+        let mut keys = Vec::new();
+        keys.extend((!there.is_some_and(|link| link.forwarding)).then(|| forwarding(name)));
+        if self.definition.gateway6.is_some() && !there.is_some_and(|link| link.forwarding6) {
+            keys.extend(view.forwarding6_key(name));
         }
-        // The rules come before forwarding, so that at no moment more is passed on than they allow.
-        let rules = rules(gateway);
-        let closed: Vec<String> = view
-            .links
-            .iter()
-            .filter(|l| l.up && !l.loopback && !l.forwarding && !l.alias.starts_with("minirun:"))
-            .map(|l| l.name.clone())
-            .collect();
-        let forgotten = view.router && !opened_before.is_empty();
-        let table_is_right = view.table.as_ref() == Some(&wanted(&rules)) && !forgotten;
-        if !table_is_right {
-            missing.extend(view.table.as_ref().map(|_| Step::Nft(Change::DeleteTable)));
-            missing.extend(rules.into_iter().map(Step::Nft));
-        }
-        let again = opened_before.iter().filter(|name| !closed.contains(name) && view.link(name).is_some());
-        for link in again.filter(|_| !table_is_right && !forgotten).chain(&closed) {
-            missing.push(Step::Nft(Change::AddElement { set: GUARDED, links: vec![link.clone()] }));
-        }
-        if !link.is_some_and(|link| link.forwarding) {
-            missing.push(sysctl(&forwarding(BRIDGE), "1"));
-        }
-        missing.extend(closed.iter().map(|link| sysctl(&forwarding(link), "1")));
-        Self { gateway, missing, opened: closed, forgotten }
+        keys
     }
 
     /// The steps that bring a container's end onto the bridge and make it usable.
-    pub fn attach(&self, view: &View, id: &str, interface: &str, address: Ipv4Addr) -> Vec<Step> {
-        // 15 bytes at most: the ID's twelve, and one more where the container has run before.
-        let host = format!("mr{id}");
+    pub fn attach(&self, view: &View, id: &str, interface: &Interface, wish: &Attachment, index: u32) -> Vec<Step> {
         let (hub, inside) = (Place::Hub, Place::Container);
-        let own = Ipv4Net::new_assert(address, self.gateway.prefix_len());
+        let (host, name) = (&interface.host, &interface.name);
         let mut steps = vec![Step::AddVeth {
             host: host.clone(),
-            mtu: view.mtu(),
-            peer: interface.into(),
-            peer_mac: mac_of(address),
-            peer_index: 2,
+            mtu: interface.mtu,
+            peer: name.clone(),
+            peer_mac: interface.mac,
+            peer_index: index,
         }];
-        if view.ipv6_on_links() {
+        let ipv6_on_links = view.ipv6 && interface.mtu >= 1280;
+        if ipv6_on_links {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
         }
         steps.push(Step::SetUp { place: hub, link: host.clone() });
-        steps.push(Step::SetUp { place: inside, link: "lo".into() });
-        if view.ipv6_on_links() {
-            steps.push(Step::NoLinkLocal { place: inside, link: interface.into() });
+        if ipv6_on_links {
+            steps.push(Step::NoLinkLocal { place: inside, link: name.clone() });
         }
-        steps.push(Step::AddAddress { place: inside, link: interface.into(), address: own });
-        steps.push(Step::SetUp { place: inside, link: interface.into() });
-        steps.push(Step::AddDefaultRoute { gateway: self.gateway.addr() });
+        let address = |address: IpNet| Step::AddAddress { place: inside, link: name.clone(), address };
+        steps.push(address(interface.address.into()));
+        steps.extend(interface.address6.map(|own| address(own.into())));
+        steps.push(Step::SetUp { place: inside, link: name.clone() });
+        if interface.default_route {
+            let gateway6 = self.definition.gateway6.map(|net| IpAddr::V6(net.addr()));
+            steps.push(Step::AddDefaultRoute { gateway: self.definition.gateway.addr().into() });
+            steps.extend(gateway6.map(|gateway| Step::AddDefaultRoute { gateway }));
+        }
         // Last, when both ends are up: each change of a port has the bridge look at all of them.
         steps.push(Step::SetPort {
-            link: host,
-            bridge: BRIDGE.into(),
-            alias: format!("minirun:{}:bridge", id.get(..12).unwrap_or(id)),
+            link: host.clone(),
+            bridge: self.definition.link.clone(),
+            alias: format!("minirun:{}:{}", id.get(..12).unwrap_or(id), self.definition.name),
         });
-        if view.ipv6_on_links() {
-            let key = format!("net/ipv6/conf/{interface}/disable_ipv6");
-            steps.push(Step::Sysctl { place: inside, key, value: "1".into() });
+        let mut options = options_of(&self.definition, false);
+        options.extend(self.definition.isolate.then_some(("isolated", 1)));
+        if wish.hairpin {
+            options.retain(|(option, _)| *option != "hairpin");
+            options.push(("hairpin", 1));
+        }
+        steps.extend(
+            options.into_iter().map(|(option, value)| Step::SetPortOption { link: host.clone(), option, value }),
+        );
+        if ipv6_on_links {
+            // Nobody tells it about routers; without an address of its own it has no IPv6 at all.
+            let (key, value) = if interface.address6.is_some() { ("accept_ra", "0") } else { ("disable_ipv6", "1") };
+            let key = format!("net/ipv6/conf/{name}/{key}");
+            steps.push(Step::Sysctl { place: inside, key, value: value.into() });
         }
         steps
     }
 }
 
-/// The steps that, undone in reverse, take the network `bridge` off a host that has it: link, table, and forwarding where
-/// minirun turned it on.
-pub fn made(view: &View, directory: &Path) -> Vec<Step> {
+/// What has to be done before a container can be attached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ground {
+    /// The steps.
+    pub missing: Vec<Step>,
+    /// The settings of the host's own links that they turn on.
+    pub opened: Vec<String>,
+    /// Whether what earlier commands opened is no longer minirun's business: the host has become a router.
+    pub forgotten: bool,
+}
+
+/// What is missing for these bridges. `others` are all networks that have a bridge: their part of the rules comes back with
+/// a table that is made anew. `opened_before` are settings that earlier commands turned on: their guard comes back with a
+/// table that somebody flushed, and goes when somebody makes the whole host a router.
+pub fn ground(
+    view: &View,
+    bridges: &[Bridge],
+    others: impl FnOnce() -> Vec<Definition>,
+    opened_before: &[String],
+) -> Ground {
+    let mut missing: Vec<Step> = bridges.iter().flat_map(|bridge| bridge.missing(view)).collect();
+    let forgotten = view.router && opened_before.iter().any(|key| key.starts_with("net/ipv4/"));
+    let opened_before: Vec<&String> =
+        opened_before.iter().filter(|key| !(forgotten && key.starts_with("net/ipv4/"))).collect();
+    let closed = closed(view, bridges);
+    // The rules come before forwarding, so that at no moment more is passed on than they allow.
+    let table_is_right = view.table.as_ref() == Some(&wanted()) && !forgotten;
+    let mut guarded: Vec<String> = closed.iter().flat_map(|key| guarded_by(key, view)).collect();
+    if table_is_right {
+        for (bridge, there) in bridges.iter().zip(&view.elements) {
+            if !there {
+                missing.extend(elements(&bridge.definition).into_iter().map(add));
+            }
+        }
+    } else {
+        missing.extend(view.table.as_ref().map(|_| Step::Nft(Change::DeleteTable)));
+        missing.extend(skeleton().into_iter().map(Step::Nft));
+        let others = others();
+        let more = bridges.iter().map(|bridge| &bridge.definition);
+        let more = more.filter(|one| !others.iter().any(|other| other.name == one.name));
+        missing.extend(others.iter().chain(more).flat_map(elements).map(add));
+        guarded.extend(opened_before.iter().flat_map(|key| guarded_by(key, view)));
+    }
+    guarded.sort();
+    guarded.dedup();
+    missing.extend(guarded.iter().map(|link| add(link_in(&GUARDED, link))));
+    missing.extend(bridges.iter().flat_map(|bridge| bridge.unopened(view)).map(|key| sysctl(&key, "1")));
+    missing.extend(closed.iter().map(|key| sysctl(key, "1")));
+    Ground { missing, opened: closed, forgotten }
+}
+
+/// The settings of the host's own links that have to be turned on, so that packets find their way out and back.
+fn closed(view: &View, bridges: &[Bridge]) -> Vec<String> {
+    let own = |link: &&Link| link.up && !link.loopback && !link.alias.starts_with("minirun:");
+    let mut keys: Vec<String> =
+        view.links.iter().filter(own).filter(|link| !link.forwarding).map(|link| forwarding(&link.name)).collect();
+    if bridges.iter().any(|bridge| bridge.definition.gateway6.is_some()) {
+        let closed6 = view.links.iter().filter(own).filter(|link| !link.forwarding6);
+        keys.extend(closed6.filter_map(|link| view.forwarding6_key(&link.name)));
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// The links whose packets are passed on by a setting, of those that there are.
+fn guarded_by(key: &str, view: &View) -> Vec<String> {
+    let own = |link: &&Link| !link.loopback && !link.alias.starts_with("minirun:");
+    let of_all = key == hub::FORWARDING6_OF_ALL;
+    let named = |link: &&Link| of_all || key.split('/').nth(3) == Some(link.name.as_str());
+    view.links.iter().filter(own).filter(named).map(|link| link.name.clone()).collect()
+}
+
+fn add(element: Element) -> Step {
+    Step::Nft(Change::AddElement(element))
+}
+
+/// What of the table is of one network.
+pub fn elements(network: &Definition) -> Vec<Element> {
+    let link = &network.link;
+    let named = || Value::Link(link.clone());
+    let mut all = vec![link_in(&BRIDGES, link)];
+    if !network.isolate {
+        all.push(element(&WITHIN, vec![named(), named()]));
+    }
+    all.push(link_in(if network.internal { &CLOSED } else { &OUTWARD }, link));
+    let gateway = network.gateway.addr();
+    all.push(element(&OWN4, vec![named(), Value::Ipv4(gateway)]));
+    all.push(element(&GATEWAYS4, vec![Value::Ipv4(gateway)]));
+    if let Some(gateway) = network.gateway6.map(|net| net.addr()) {
+        all.push(element(&OWN6, vec![named(), Value::Ipv6(gateway)]));
+        all.push(element(&GATEWAYS6, vec![Value::Ipv6(gateway)]));
+    }
+    all
+}
+
+/// The steps that, undone in reverse, take networks off a host that has them: links, their part of the table or all of it,
+/// and, with `all`, forwarding where minirun turned it on.
+pub fn made(view: &View, networks: &[Definition], directory: &Path, all: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    if let Some(link) = view.link(BRIDGE).filter(|link| link.alias == ALIAS) {
-        steps.push(Step::AddBridge { name: link.name.clone(), mac: [0; 6] });
+    if all {
+        let opened = opened_before(directory).into_iter().filter(|key| !(view.router && key.starts_with("net/ipv4/")));
+        steps.extend(opened.map(|key| sysctl(&key, "1")));
+        steps.extend(view.table.as_ref().map(|_| Step::Nft(Change::AddTable)));
+    } else if view.table.is_some() {
+        steps.extend(networks.iter().flat_map(elements).map(add));
     }
-    if let Some(table) = &view.table {
-        steps.push(Step::Nft(Change::AddTable { comment: table.comment.clone() }));
+    for network in networks {
+        let link = view.link(&network.link).filter(|link| link.alias == alias_of(&network.name));
+        steps.extend(link.map(|link| Step::AddBridge { name: link.name.clone(), mac: [0; 6], options: vec![] }));
     }
-    let opened = opened_before(directory).into_iter().filter(|name| view.link(name).is_some() && !view.router);
-    steps.extend(opened.map(|link| sysctl(&forwarding(&link), "1")));
     steps
 }
 
-/// Remembers on which links minirun turned forwarding on, so that it can be turned off again. Called under the hub's lock,
-/// before the steps are done: a link in the list that was not opened after all is harmless.
-pub fn remember_opened(directory: &Path, bridge: &Bridge) -> Result<()> {
-    if bridge.opened.is_empty() && !bridge.forgotten {
+/// Remembers which settings minirun turned on, so that they can be turned off again. Called under the hub's lock, before the
+/// steps are done: a setting in the list that was not turned on after all is harmless.
+pub fn remember_opened(directory: &Path, ground: &Ground) -> Result<()> {
+    if ground.opened.is_empty() && !ground.forgotten {
         return Ok(());
     }
-    let before = if bridge.forgotten { vec![] } else { opened_before(directory) };
-    let new = bridge.opened.iter().filter(|link| !before.contains(link)).cloned();
+    let before = opened_before(directory);
+    let before: Vec<String> =
+        before.into_iter().filter(|key| !(ground.forgotten && key.starts_with("net/ipv4/"))).collect();
+    let new = ground.opened.iter().filter(|key| !before.contains(key)).cloned();
     let all: Vec<String> = before.iter().cloned().chain(new).collect();
     let path = directory.join("opened");
     let temporary = directory.join("opened.new");
@@ -182,9 +368,11 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn opened_before(directory: &Path) -> Vec<String> {
+/// The settings that earlier commands turned on, as [`remember_opened`] wrote them.
+pub fn opened_before(directory: &Path) -> Vec<String> {
     let text = fs::read_to_string(directory.join("opened")).unwrap_or_default();
-    text.lines().filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect()
+    let plain = |key: &&str| key.starts_with("net/ipv") && key.ends_with("forwarding") && !key.contains("..");
+    text.lines().filter(plain).map(str::to_owned).collect()
 }
 
 fn forwarding(link: &str) -> String {
@@ -202,28 +390,9 @@ pub fn mac_of(address: Ipv4Addr) -> Mac {
     [0x02, 0xd6, a, b, c, d]
 }
 
-/// The pools that are tried, in this order.
-fn pools() -> impl Iterator<Item = Ipv4Net> {
-    let ranges = [([10, 214, 0, 0], 15), ([172, 30, 0, 0], 15), ([192, 168, 0, 0], 16)];
-    ranges
-        .into_iter()
-        .flat_map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix).subnets(PREFIX).into_iter().flatten())
-}
-
-/// The gateway's address in the first pool that overlaps nothing.
-fn free_pool(taken: &[Taken]) -> Result<Ipv4Net> {
-    let overlap =
-        |pool: Ipv4Net| taken.iter().find(|t| t.range.contains(&pool.network()) || pool.contains(&t.range.network()));
-    if let Some(pool) = pools().find(|pool| overlap(*pool).is_none()) {
-        return Ok(Ipv4Net::new_assert(pool.hosts().next().unwrap_or(pool.network()), PREFIX));
-    }
-    let mut holders: Vec<String> = pools().filter_map(overlap).map(|t| format!("{} ({})", t.range, t.holder)).collect();
-    holders.dedup();
-    holders.truncate(8);
-    Err(refused(
-        format!("choose addresses for bridge `{BRIDGE}`: every range is in use: {}", holders.join(", ")),
-        "free one of them: minirun tries 10.214.0.0/15, 172.30.0.0/15 and 192.168.0.0/16 in parts of /20",
-    ))
+/// The IPv6 network of a gateway with another address of it.
+pub fn same_network6(gateway: Ipv6Net, address: std::net::Ipv6Addr) -> Ipv6Net {
+    Ipv6Net::new_assert(address, gateway.prefix_len())
 }
 
 #[cfg(test)]
@@ -231,71 +400,80 @@ mod tests {
     use super::super::table::Table;
     use super::*;
 
-    fn taken(ranges: &[&str]) -> Vec<Taken> {
-        ranges.iter().map(|r| Taken { range: r.parse().unwrap(), holder: "a route by tun0".into() }).collect()
-    }
-
-    #[test]
-    fn a_pool_that_overlaps_is_not_taken() {
-        let pool = |ranges: &[&str]| free_pool(&taken(ranges)).map(|net| net.to_string());
-        assert_eq!(pool(&[]).unwrap(), "10.214.0.1/20");
-        assert_eq!(pool(&["10.214.3.0/24"]).unwrap(), "10.214.16.1/20");
-        assert_eq!(pool(&["10.214.0.53/32", "10.214.16.0/20"]).unwrap(), "10.214.32.1/20");
-        assert_eq!(pool(&["10.0.0.0/8"]).unwrap(), "172.30.0.1/20");
-        let error = pool(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]).unwrap_err();
-        assert!(format!("{error:#}").contains("172.16.0.0/12 (a route by tun0)"), "{error:#}");
-    }
-
     fn view() -> View {
-        let link = |name: &str, up, forwarding| hub::Link {
-            name: name.into(),
-            up,
-            forwarding,
-            mtu: 1400,
-            ..Default::default()
-        };
+        let link = |name: &str, up, forwarding| Link { name: name.into(), up, forwarding, mtu: 1400, ..Link::default() };
         View {
             links: vec![link("eth0", true, false), link("eth1", false, false), link("docker0", true, true)],
             uplink: Some(link("eth0", true, false)),
-            table: None,
             ipv6: true,
-            router: false,
+            ..View::default()
         }
+    }
+
+    fn default_network() -> Definition {
+        Definition::default_network("10.214.0.1/20".parse().unwrap())
+    }
+
+    fn new_bridge() -> Bridge {
+        Bridge { definition: default_network(), link: None, addressed: false, addressed6: false }
+    }
+
+    fn there() -> Bridge {
+        let link = Link {
+            name: "minirun0".into(),
+            up: true,
+            forwarding: true,
+            bridge: true,
+            alias: default_network().alias(),
+            ..Link::default()
+        };
+        Bridge { link: Some(link), addressed: true, ..new_bridge() }
     }
 
     #[test]
     fn only_links_that_need_it_are_opened_and_rules_come_first() {
-        let gateway = "10.214.0.1/20".parse().unwrap();
-        let bridge = Bridge::decide(&view(), gateway, false, &[]);
-        assert_eq!(bridge.opened, ["eth0"]);
-        let guard = Step::Nft(Change::AddElement { set: GUARDED, links: vec!["eth0".into()] });
-        let at = |wanted: &Step| bridge.missing.iter().position(|step| step == wanted).unwrap();
+        let found = ground(&view(), &[new_bridge()], Vec::new, &[]);
+        assert_eq!(found.opened, ["net/ipv4/conf/eth0/forwarding"]);
+        let guard = add(link_in(&GUARDED, "eth0"));
+        let at = |wanted: &Step| found.missing.iter().position(|step| step == wanted).unwrap();
         assert!(at(&guard) < at(&sysctl("net/ipv4/conf/eth0/forwarding", "1")));
     }
 
     #[test]
     fn a_flushed_table_comes_back_with_its_guard() {
-        let gateway = "10.214.0.1/20".parse().unwrap();
         let mut view = view();
         view.links[0].forwarding = true;
-        view.links.push(hub::Link {
-            name: BRIDGE.into(),
-            up: true,
-            forwarding: true,
-            bridge: true,
-            alias: ALIAS.into(),
-            ..Default::default()
-        });
-        let bridge = Bridge::decide(&view, gateway, true, &["eth0".into(), "gone0".into()]);
-        assert!(bridge.opened.is_empty());
-        let guard = Step::Nft(Change::AddElement { set: GUARDED, links: vec!["eth0".into()] });
-        assert!(bridge.missing.contains(&guard));
-        view.table = Some(wanted(&rules(gateway)));
-        assert_eq!(Bridge::decide(&view, gateway, true, &["eth0".into()]).missing, []);
+        view.links.extend(there().link);
+        let before = [forwarding("eth0"), forwarding("gone0")];
+        let found = ground(&view, &[there()], Vec::new, &before);
+        assert!(found.opened.is_empty());
+        let guard = add(link_in(&GUARDED, "eth0"));
+        assert!(found.missing.contains(&guard));
+        view.table = Some(wanted());
+        view.elements = vec![true];
+        assert_eq!(ground(&view, &[there()], Vec::new, &before).missing, []);
+        // Only its own part.
+        let other = ground(&View { elements: vec![false], ..view.clone() }, &[there()], Vec::new, &before);
+        assert_eq!(other.missing, elements(&default_network()).into_iter().map(add).collect::<Vec<_>>());
         // Flushed rules leave the table; a host that became a router needs no guard.
-        let flushed = Table { rules: [Some(0), Some(0)], ..wanted(&rules(gateway)) };
-        assert!(Bridge::decide(&View { table: Some(flushed), ..view.clone() }, gateway, true, &[]).missing.len() > 5);
-        let router = Bridge::decide(&View { router: true, ..view.clone() }, gateway, true, &["eth0".into()]);
+        let flushed = Table { rules: [Some(0); 6], ..wanted() };
+        assert!(ground(&View { table: Some(flushed), ..view.clone() }, &[there()], Vec::new, &[]).missing.len() > 5);
+        let router = ground(&View { router: true, ..view.clone() }, &[there()], Vec::new, &before);
         assert!(router.forgotten && !router.missing.contains(&guard), "{:?}", router.missing);
+    }
+
+    #[test]
+    fn options_are_those_of_the_kernel() {
+        for good in [("stp", "on"), ("ageing_time", "30000"), ("path_cost", "7"), ("learning", "off")] {
+            check_option(good.0, good.1).unwrap();
+        }
+        for bad in [("stp", "2"), ("colour", "red"), ("hello_time", "5"), ("port_priority", "64"), ("max_age", "x")] {
+            assert!(check_option(bad.0, bad.1).is_err(), "{bad:?}");
+        }
+        let options = [("stp", "on"), ("path_cost", "7"), ("priority", "9")];
+        let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let definition = Definition { options, ..default_network() };
+        assert_eq!(options_of(&definition, true), [("stp_state", 1), ("priority", 9)]);
+        assert_eq!(options_of(&definition, false), [("cost", 7)]);
     }
 }

@@ -5,17 +5,18 @@
 //! message of one `send` before that call returns, so a batch costs one round trip.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -222,8 +223,17 @@ impl Rtnl {
 
     /// The IPv4 addresses of one link, or of all where `link` is 0.
     pub fn addresses(&mut self, link: u32) -> Result<Vec<AddressMessage>> {
+        self.addresses_of(AddressFamily::Inet, link)
+    }
+
+    /// The same of IPv6.
+    pub fn addresses6(&mut self, link: u32) -> Result<Vec<AddressMessage>> {
+        self.addresses_of(AddressFamily::Inet6, link)
+    }
+
+    fn addresses_of(&mut self, family: AddressFamily, link: u32) -> Result<Vec<AddressMessage>> {
         let mut question = AddressMessage::default();
-        question.header.family = AddressFamily::Inet;
+        question.header.family = family;
         question.header.index = link;
         let answer = self.dump(&RouteNetlinkMessage::GetAddress(question)).context("list addresses")?;
         Ok(answer
@@ -278,6 +288,16 @@ impl Rtnl {
         Ok(answer.and_then(as_route).and_then(|route| outgoing(&route)))
     }
 
+    /// [`route_to`](Self::route_to) for IPv6.
+    pub fn route_to6(&mut self, destination: Ipv6Addr) -> Result<Option<u32>> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = AddressFamily::Inet6;
+        question.header.destination_prefix_length = 128;
+        question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(destination)));
+        let answer = self.get(RouteNetlinkMessage::GetRoute(question)).context("find the route out")?;
+        Ok(answer.and_then(as_route).and_then(|route| outgoing(&route)))
+    }
+
     /// The index of the link called `name`, `None` where there is no such link.
     pub fn index_of(&mut self, name: &str) -> Result<Option<u32>> {
         Ok(self.link_called(name)?.map(|link| link.header.index))
@@ -306,9 +326,25 @@ fn outgoing(route: &RouteMessage) -> Option<u32> {
 }
 
 /// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
-/// MTU follows its ports' by itself.
-pub fn add_bridge(name: &str, mac: Mac) -> Request {
-    let link = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.to_vec()).build();
+/// MTU follows its ports' by itself. `options` are those of [`BRIDGE_OPTIONS`](super::step::BRIDGE_OPTIONS).
+pub fn add_bridge(name: &str, mac: Mac, options: &[(&str, u32)]) -> Request {
+    let info = options.iter().filter_map(|(option, value)| {
+        Some(match *option {
+            "stp_state" => InfoBridge::StpState(BridgeStpState::from(*value)),
+            "ageing_time" => InfoBridge::AgeingTime(*value),
+            "forward_delay" => InfoBridge::ForwardDelay(*value),
+            "hello_time" => InfoBridge::HelloTime(*value),
+            "max_age" => InfoBridge::MaxAge(*value),
+            "priority" => InfoBridge::Priority(*value as u16),
+            _ => return None,
+        })
+    });
+    let mut link = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.to_vec());
+    let info: Vec<InfoBridge> = info.collect();
+    if !info.is_empty() {
+        link = link.set_info_data(InfoData::Bridge(info));
+    }
+    let link = link.build();
     Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
@@ -339,6 +375,21 @@ pub fn set_port(name: &str, bridge: u32, alias: &str) -> Request {
     set_link(LinkUnspec::new_with_name(name).controller(bridge).alias(alias).build())
 }
 
+/// Sets an option of a port, one of [`PORT_OPTIONS`](super::step::PORT_OPTIONS).
+pub fn set_port_option(name: &str, option: &str, value: u32) -> Request {
+    let info = match option {
+        "hairpin" => InfoBridgePort::HairpinMode(value != 0),
+        "isolated" => InfoBridgePort::Isolated(value != 0),
+        "learning" => InfoBridgePort::Learning(value != 0),
+        "priority" => InfoBridgePort::Priority(value as u16),
+        _ => InfoBridgePort::Cost(value),
+    };
+    let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(InfoPortData::BridgePort(vec![info]))];
+    let link = LinkUnspec::new_with_name(name).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
+    // The kernel reads what is said of a port in this message only; the link is there, so none is made.
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
+}
+
 /// Says in a link's alias whose it is.
 pub fn set_alias(name: &str, alias: &str) -> Request {
     set_link(LinkUnspec::new_with_name(name).alias(alias).build())
@@ -362,16 +413,33 @@ pub fn delete_link(index: u32) -> Request {
 }
 
 /// Gives a link an address; the kernel adds the route to its network.
-pub fn add_address(index: u32, address: Ipv4Net) -> Request {
-    let message =
-        AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address.addr(), address.prefix_len()).build();
+pub fn add_address(index: u32, address: IpNet) -> Request {
+    let message = match address {
+        IpNet::V4(address) => {
+            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address.addr(), address.prefix_len()).build()
+        }
+        IpNet::V6(address) => {
+            let builder = AddressMessageBuilder::<Ipv6Addr>::new();
+            let mut message = builder.index(index).address(address.addr(), address.prefix_len()).build();
+            // No twin can have it: it need not be looked for, and the address is usable at once.
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message
+        }
+    };
     Request { message: RouteNetlinkMessage::NewAddress(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
 /// A default route by `gateway`.
-pub fn add_default_route(gateway: Ipv4Addr) -> Request {
+pub fn add_default_route(gateway: IpAddr) -> Request {
     // As one that is typed: `ip route` marks them so.
-    let message = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build();
+    let message = match gateway {
+        IpAddr::V4(gateway) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
+        }
+        IpAddr::V6(gateway) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
+        }
+    };
     Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 

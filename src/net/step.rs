@@ -3,9 +3,9 @@
 //! The modes (`mod.rs`) produce lists of steps; `apply.rs` does and undoes them, `explain.rs` prints them. Nothing reaches
 //! the kernel's network state by another way, so that what is printed is what is done.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::rtnl::Mac;
 use super::table::Change;
@@ -19,6 +19,11 @@ pub enum Place {
     Container,
 }
 
+/// Options of a bridge by their names in the kernel (ip-link(8)), times in hundredths of a second.
+pub const BRIDGE_OPTIONS: [&str; 6] = ["stp_state", "ageing_time", "forward_delay", "hello_time", "max_age", "priority"];
+/// Options of a port of a bridge, by their names in bridge(8).
+pub const PORT_OPTIONS: [&str; 5] = ["hairpin", "isolated", "cost", "priority", "learning"];
+
 /// One change to a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -28,6 +33,8 @@ pub enum Step {
         name: String,
         /// Its own hardware address, so that it does not take and follow its ports'.
         mac: Mac,
+        /// What differs from the kernel's defaults, by the names of [`BRIDGE_OPTIONS`].
+        options: Vec<(&'static str, u32)>,
     },
     /// A text on a link of the hub that says whose it is.
     SetAlias {
@@ -43,7 +50,7 @@ pub enum Step {
         /// The link's name.
         link: String,
         /// The address itself, with the prefix length of its network.
-        address: Ipv4Net,
+        address: IpNet,
     },
     /// No IPv6 link-local address made by the kernel. Comes before the link goes up.
     NoLinkLocal {
@@ -81,10 +88,19 @@ pub enum Step {
         /// Whose it is.
         alias: String,
     },
+    /// A property of a port of a bridge.
+    SetPortOption {
+        /// The end in the hub.
+        link: String,
+        /// One of [`PORT_OPTIONS`].
+        option: &'static str,
+        /// What it becomes; 1 is on.
+        value: u32,
+    },
     /// The way to everywhere else, in the container.
     AddDefaultRoute {
         /// The next hop.
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
     },
     /// A kernel setting.
     Sysctl {
@@ -112,6 +128,7 @@ impl Step {
             | Self::SetAlias { .. }
             | Self::AddVeth { .. }
             | Self::SetPort { .. }
+            | Self::SetPortOption { .. }
             | Self::Nft(_) => Place::Hub,
         }
     }

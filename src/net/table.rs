@@ -1,22 +1,167 @@
 //! The one nftables table, `inet minirun`: what it can hold, and what is in it.
 //!
 //! A rule is a list of [`Match`]es and a [`Verdict`], and each of them is known both as bytes (`nft.rs`) and as the text of
-//! nft(8) (`explain.rs`): what is printed is what is done.
+//! nft(8) (`explain.rs`): what is printed is what is done. The rules are the same on every host. What differs from host to
+//! host, networks and published ports, are elements of sets: a packet costs the same whatever their number.
 
-use ipnet::Ipv4Net;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::network::BRIDGE;
+use ipnet::IpNet;
 
 /// The family and name of the table.
 pub const TABLE: &str = "minirun";
 
+/// What its comment says: another layout of minirun's is another text.
+pub const COMMENT: &str = "minirun 2";
+
+/// A part of a set's key or value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// A link's name.
+    Link,
+    /// An IPv4 address.
+    Ipv4,
+    /// An IPv6 address.
+    Ipv6,
+    /// A transport protocol.
+    Protocol,
+    /// A port.
+    Port,
+}
+
+/// A set, or a map where it has a value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: &'static str,
+    /// The parts of a key.
+    pub key: &'static [Field],
+    /// The parts of what a key leads to; none in a set.
+    pub value: &'static [Field],
+    /// Whether an element may be a range.
+    pub intervals: bool,
+}
+
+const fn set(name: &'static str, key: &'static [Field]) -> Set {
+    Set { name, key, value: &[], intervals: false }
+}
+
+/// The managed bridges.
+pub static BRIDGES: Set = set("bridges", &[Field::Link]);
+/// Those whose containers reach the outside.
+pub static OUTWARD: Set = set("outward", &[Field::Link]);
+/// Those whose containers reach neither the outside nor the host.
+pub static CLOSED: Set = set("closed", &[Field::Link]);
+/// The ways from a bridge back to itself.
+pub static WITHIN: Set = set("within", &[Field::Link, Field::Link]);
+/// Links on which minirun turned forwarding on.
+pub static GUARDED: Set = set("guarded", &[Field::Link]);
+/// The bridges' own addresses, each with its bridge.
+pub static OWN4: Set = set("own4", &[Field::Link, Field::Ipv4]);
+/// The bridges' own addresses.
+pub static GATEWAYS4: Set = set("gateways4", &[Field::Ipv4]);
+/// [`OWN4`] for IPv6.
+pub static OWN6: Set = set("own6", &[Field::Link, Field::Ipv6]);
+/// [`GATEWAYS4`] for IPv6.
+pub static GATEWAYS6: Set = set("gateways6", &[Field::Ipv6]);
+/// Published ports: which address and port of the host lead to which of a container.
+pub static PORTS4: Set = Set {
+    name: "ports4",
+    key: &[Field::Ipv4, Field::Protocol, Field::Port],
+    value: &[Field::Ipv4, Field::Port],
+    intervals: true,
+};
+/// [`PORTS4`] for IPv6.
+pub static PORTS6: Set = Set {
+    name: "ports6",
+    key: &[Field::Ipv6, Field::Protocol, Field::Port],
+    value: &[Field::Ipv6, Field::Port],
+    intervals: true,
+};
+/// Published ranges whose ports are the same in the container: one element a range.
+pub static RANGES4: Set = Set {
+    name: "ranges4",
+    key: &[Field::Ipv4, Field::Protocol, Field::Port],
+    value: &[Field::Ipv4],
+    intervals: true,
+};
+/// [`RANGES4`] for IPv6.
+pub static RANGES6: Set = Set {
+    name: "ranges6",
+    key: &[Field::Ipv6, Field::Protocol, Field::Port],
+    value: &[Field::Ipv6],
+    intervals: true,
+};
+
+/// A part of a key or value, filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// A link's name.
+    Link(String),
+    /// An IPv4 address.
+    Ipv4(Ipv4Addr),
+    /// An IPv6 address.
+    Ipv6(Ipv6Addr),
+    /// TCP is 6, UDP 17, SCTP 132.
+    Protocol(u8),
+    /// A port.
+    Port(u16),
+}
+
+impl From<IpAddr> for Value {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::Ipv4(address),
+            IpAddr::V6(address) => Self::Ipv6(address),
+        }
+    }
+}
+
+/// An element of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// The set.
+    pub set: &'static Set,
+    /// Its key, or the first one of a range.
+    pub key: Vec<Value>,
+    /// The last key of a range, in a set of ranges.
+    pub end: Vec<Value>,
+    /// What it leads to, in a map.
+    pub value: Vec<Value>,
+    /// Whose it is, at most 127 bytes.
+    pub comment: String,
+}
+
 /// Where a chain is called from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
+    /// Packets that came in, before it is decided where they go, at the usual priority of destination NAT.
+    Prerouting,
+    /// Packets that a program of the host sends, at the usual priority of destination NAT.
+    Output,
+    /// Packets for the host itself, at the usual priority of filters.
+    Input,
     /// Packets that the host passes on, at the usual priority of filters.
     Forward,
     /// Packets about to leave, at the usual priority of source NAT.
     Postrouting,
+}
+
+/// A property of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The link that it came in by.
+    InLink,
+    /// The link that it goes out by.
+    OutLink,
+    /// Where an IPv4 packet goes.
+    Destination4,
+    /// Where an IPv6 packet goes.
+    Destination6,
+    /// Its transport protocol.
+    Protocol,
+    /// The port that it goes to.
+    DestinationPort,
 }
 
 /// A condition of a rule; all must hold.
@@ -26,16 +171,18 @@ pub enum Match {
     EstablishedOrRelated,
     /// The destination was changed by a NAT rule: somebody published it.
     DestinationNatted,
-    /// It came in by a link of this set.
-    InSet(&'static str),
-    /// It goes out by a link of this set.
-    OutSet(&'static str),
-    /// It came in by a link and goes out by another, and the pair is in this set.
-    PairInSet(&'static str),
+    /// These properties together are in the set.
+    In(&'static [What], &'static Set),
+    /// They are not.
+    NotIn(&'static [What], &'static Set),
+    /// It goes to an address of the host's own.
+    ToHost,
+    /// It has ports: TCP, UDP or SCTP.
+    HasPorts,
     /// Its source is in this network.
-    SourceIn(Ipv4Net),
-    /// It does not go out by this link.
-    OutNot(String),
+    Source(IpNet),
+    /// Its destination is in this network.
+    Destination(IpNet),
 }
 
 /// What happens to a packet that a rule matches.
@@ -47,38 +194,31 @@ pub enum Verdict {
     Drop,
     /// The source becomes the address of the link it leaves by, with a random port.
     Masquerade,
+    /// The rules of another chain are asked.
+    Jump(&'static str),
+    /// The destination becomes what the map says of these properties, if it says something.
+    Redirect(&'static [What], &'static Set),
 }
 
 /// A change to the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The table, with a comment by which a later command knows for what it was made.
-    AddTable {
-        /// At most 127 bytes.
-        comment: String,
-    },
+    /// The table, with a comment by which a later command knows its layout.
+    AddTable,
     /// The table and all in it.
     DeleteTable,
-    /// A set of link names, or of pairs of them.
-    AddSet {
-        /// The set's name.
-        name: &'static str,
-        /// Whether its elements are pairs (in, out).
-        pairs: bool,
-    },
-    /// An element of a set: one link name, or two.
-    AddElement {
-        /// The set's name.
-        set: &'static str,
-        /// One name, or two for a set of pairs.
-        links: Vec<String>,
-    },
-    /// A chain called by the kernel at a hook, with the policy accept.
+    /// A set.
+    AddSet(&'static Set),
+    /// An element. One that is there already is an error in a map, which leads somewhere else then.
+    AddElement(Element),
+    /// An element goes.
+    DeleteElement(Element),
+    /// A chain.
     AddChain {
         /// The chain's name.
         name: &'static str,
-        /// Where it is called from.
-        hook: Hook,
+        /// Where the kernel calls it from, with the policy accept; `None` for one that rules jump to.
+        hook: Option<Hook>,
     },
     /// A rule at the end of a chain.
     AddRule {
@@ -94,52 +234,117 @@ pub enum Change {
 /// The table as the kernel has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
-    /// For what it was made.
+    /// Its comment.
     pub comment: String,
     /// How many rules its chains have, in the order of [`CHAINS`]; `None` for a chain that is not there.
-    pub rules: [Option<u32>; 2],
+    pub rules: [Option<u32>; CHAINS.len()],
 }
 
 /// The chains of the table.
-pub const CHAINS: [&str; 2] = ["forward", "postrouting"];
+pub const CHAINS: [&str; 6] = ["published", "prerouting", "output", "input", "forward", "postrouting"];
 
-/// Sets of the table.
-const BRIDGES: &str = "bridges";
-const WITHIN: &str = "within";
-/// Links on which minirun turned forwarding on.
-pub const GUARDED: &str = "guarded";
+/// The element that is one link's name.
+pub fn link_in(set: &'static Set, link: &str) -> Element {
+    element(set, vec![Value::Link(link.to_owned())])
+}
 
-/// The whole table. Its cost a packet is the same for one container and for a thousand: sets, no rule a container.
-pub fn rules(gateway: Ipv4Net) -> Vec<Change> {
-    let comment = format!("minirun bridge {}", gateway.trunc());
-    let rule = |chain, matches: Vec<Match>, verdict| Change::AddRule { chain, matches, verdict };
-    let forward = "forward";
+/// An element with this key.
+pub fn element(set: &'static Set, key: Vec<Value>) -> Element {
+    Element { set, key, end: vec![], value: vec![], comment: String::new() }
+}
+
+/// The table with its chains, rules and empty sets.
+pub fn skeleton() -> Vec<Change> {
+    let sets = [
+        &BRIDGES, &OUTWARD, &CLOSED, &WITHIN, &GUARDED, &OWN4, &GATEWAYS4, &OWN6, &GATEWAYS6, &PORTS4, &PORTS6, &RANGES4,
+        &RANGES6,
+    ];
+    let mut changes = vec![Change::AddTable];
+    changes.extend(sets.into_iter().map(Change::AddSet));
+    changes.extend(translation());
+    changes.extend(input());
+    changes.extend(forward());
+    changes.extend(postrouting());
+    changes
+}
+
+const IN: &[What] = &[What::InLink];
+const OUT: &[What] = &[What::OutLink];
+const IN_OUT: &[What] = &[What::InLink, What::OutLink];
+const SERVICE4: &[What] = &[What::Destination4, What::Protocol, What::DestinationPort];
+const SERVICE6: &[What] = &[What::Destination6, What::Protocol, What::DestinationPort];
+
+fn rule(chain: &'static str, matches: Vec<Match>, verdict: Verdict) -> Change {
+    Change::AddRule { chain, matches, verdict }
+}
+
+/// What is published: one look-up a family and kind, whatever the number of ports.
+fn translation() -> Vec<Change> {
+    let chain = "published";
+    let mut changes = vec![Change::AddChain { name: chain, hook: None }];
+    for (service, map) in [(SERVICE4, &PORTS4), (SERVICE4, &RANGES4), (SERVICE6, &PORTS6), (SERVICE6, &RANGES6)] {
+        changes.push(rule(chain, vec![Match::HasPorts], Verdict::Redirect(service, map)));
+    }
+    for (from, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
+        changes.push(Change::AddChain { name: from, hook: Some(hook) });
+        changes.push(rule(from, vec![Match::ToHost], Verdict::Jump(chain)));
+    }
+    changes
+}
+
+/// What a container may ask of the host: its own gateway, unless its network is closed, and no other network's.
+fn input() -> Vec<Change> {
+    let chain = "input";
+    let loopback4 = Match::Destination(IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8));
     vec![
-        Change::AddTable { comment },
-        Change::AddSet { name: BRIDGES, pairs: false },
-        Change::AddSet { name: WITHIN, pairs: true },
-        Change::AddSet { name: GUARDED, pairs: false },
-        Change::AddChain { name: forward, hook: Hook::Forward },
-        rule(forward, vec![Match::EstablishedOrRelated], Verdict::Accept),
-        rule(forward, vec![Match::DestinationNatted], Verdict::Accept),
-        rule(forward, vec![Match::PairInSet(WITHIN)], Verdict::Accept),
-        rule(forward, vec![Match::OutSet(BRIDGES)], Verdict::Drop),
-        rule(forward, vec![Match::InSet(BRIDGES)], Verdict::Accept),
-        rule(forward, vec![Match::InSet(GUARDED)], Verdict::Drop),
-        Change::AddChain { name: "postrouting", hook: Hook::Postrouting },
-        rule("postrouting", vec![Match::SourceIn(gateway.trunc()), Match::OutNot(BRIDGE.into())], Verdict::Masquerade),
-        Change::AddElement { set: BRIDGES, links: vec![BRIDGE.into()] },
-        Change::AddElement { set: WITHIN, links: vec![BRIDGE.into(), BRIDGE.into()] },
+        Change::AddChain { name: chain, hook: Some(Hook::Input) },
+        rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
+        rule(chain, vec![Match::In(IN, &CLOSED)], Verdict::Drop),
+        rule(chain, vec![Match::In(IN, &BRIDGES), loopback4], Verdict::Drop),
+        rule(chain, vec![Match::In(&[What::InLink, What::Destination4], &OWN4)], Verdict::Accept),
+        rule(chain, vec![Match::In(&[What::InLink, What::Destination6], &OWN6)], Verdict::Accept),
+        rule(chain, vec![Match::In(IN, &BRIDGES), Match::In(&[What::Destination4], &GATEWAYS4)], Verdict::Drop),
+        rule(chain, vec![Match::In(IN, &BRIDGES), Match::In(&[What::Destination6], &GATEWAYS6)], Verdict::Drop),
+    ]
+}
+
+fn forward() -> Vec<Change> {
+    let chain = "forward";
+    vec![
+        Change::AddChain { name: chain, hook: Some(Hook::Forward) },
+        rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
+        rule(chain, vec![Match::DestinationNatted], Verdict::Accept),
+        rule(chain, vec![Match::In(IN_OUT, &WITHIN)], Verdict::Accept),
+        rule(chain, vec![Match::In(OUT, &BRIDGES)], Verdict::Drop),
+        rule(chain, vec![Match::In(IN, &OUTWARD)], Verdict::Accept),
+        rule(chain, vec![Match::In(IN, &BRIDGES)], Verdict::Drop),
+        rule(chain, vec![Match::In(IN, &GUARDED)], Verdict::Drop),
+    ]
+}
+
+/// Where the source has to change, so that answers find back.
+fn postrouting() -> Vec<Change> {
+    let chain = "postrouting";
+    let loopback = |address: IpAddr, length| Match::Source(IpNet::new_assert(address, length));
+    let to_container = || Match::In(OUT, &BRIDGES);
+    vec![
+        Change::AddChain { name: chain, hook: Some(Hook::Postrouting) },
+        rule(chain, vec![Match::In(IN, &OUTWARD), Match::NotIn(OUT, &BRIDGES)], Verdict::Masquerade),
+        rule(chain, vec![Match::In(IN_OUT, &WITHIN), Match::DestinationNatted], Verdict::Masquerade),
+        rule(chain, vec![loopback(Ipv4Addr::new(127, 0, 0, 0).into(), 8), to_container()], Verdict::Masquerade),
+        rule(chain, vec![loopback(Ipv6Addr::LOCALHOST.into(), 128), to_container()], Verdict::Masquerade),
+        rule(chain, vec![Match::In(OUT, &CLOSED), Match::DestinationNatted], Verdict::Masquerade),
     ]
 }
 
 /// The table that these changes make, as the kernel will tell of it.
-pub fn wanted(rules: &[Change]) -> Table {
-    let comment = rules.iter().find_map(|change| match change {
-        Change::AddTable { comment } => Some(comment.clone()),
-        _ => None,
-    });
-    let count =
-        |name: &str| rules.iter().filter(|c| matches!(c, Change::AddRule { chain, .. } if *chain == name)).count();
-    Table { comment: comment.unwrap_or_default(), rules: CHAINS.map(|chain| Some(count(chain) as u32)) }
+pub fn wanted() -> Table {
+    let rules = skeleton();
+    // The kernel counts who uses a chain: its rules, and those that jump to it.
+    let uses = |change: &&Change, name: &str| match change {
+        Change::AddRule { chain, verdict, .. } => *chain == name || matches!(verdict, Verdict::Jump(to) if *to == name),
+        _ => false,
+    };
+    let count = |name: &str| rules.iter().filter(|change| uses(change, name)).count();
+    Table { comment: COMMENT.to_owned(), rules: CHAINS.map(|chain| Some(count(chain) as u32)) }
 }

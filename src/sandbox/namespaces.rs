@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::openings::OpeningArgs;
 use super::userns::UserNamespace;
-use crate::error::refused;
+use crate::error::{Advice, refused};
+use crate::net;
 use crate::state::{self, State};
 use crate::sys::mount_setattr;
 
@@ -108,7 +109,7 @@ pub fn check(args: &OpeningArgs, hostname: Option<&str>, init: bool, sysctls: &[
 
 impl Namespaces {
     /// Finds them; `root` is the state directory.
-    pub fn find(args: &OpeningArgs, root: &Path) -> Result<Self> {
+    pub fn find(args: &OpeningArgs, net: &net::Mode, root: &Path) -> Result<Self> {
         let whose = |share: &Share, kind: &str| -> Result<Whose> {
             Ok(match share {
                 Share::Own => Whose::Own,
@@ -125,7 +126,7 @@ impl Namespaces {
             ipc: whose(&args.ipc, "ipc")?,
             uts: whose(&args.uts, "uts")?,
             cgroup: whose(&args.cgroupns, "cgroup")?,
-            network: None,
+            network: network(net, root)?,
             mounts_of_ipc,
         })
     }
@@ -214,6 +215,28 @@ impl Namespaces {
         };
         copy_shared_memory(whose).context("share `/dev/shm`").map(Some)
     }
+}
+
+/// The network namespace that is joined.
+fn network(mode: &net::Mode, root: &Path) -> Result<Option<OwnedFd>> {
+    match mode {
+        net::Mode::Container(name) => Target::find(name, root)?.namespace("net").map(Some),
+        net::Mode::Namespace(path) => {
+            let failed = || format!("join network namespace `{}`", path.display());
+            let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+            let file = file.with_context(failed).remedy("`ip netns list` names those that there are")?;
+            if !is_network_namespace(&file) {
+                bail!("{}: it is not one", failed());
+            }
+            Ok(Some(file))
+        }
+        net::Mode::None | net::Mode::Host | net::Mode::Networks(_) => Ok(None),
+    }
+}
+
+/// Whether a file is a network namespace (ioctl_ns(2), NS_GET_NSTYPE).
+fn is_network_namespace(file: &OwnedFd) -> bool {
+    crate::sys::kind_of_namespace(file).is_ok_and(|kind| kind == libc::CLONE_NEWNET)
 }
 
 fn copy_shared_memory(other: Option<&OwnedFd>) -> Result<OwnedFd> {

@@ -93,12 +93,12 @@ struct Made {
 }
 
 /// Refuses what would have no effect in a user namespace, or would be the host's for all that.
-pub fn check(args: &OpeningArgs, net: Mode, added: &[String]) -> Result<()> {
+pub fn check(args: &OpeningArgs, net: &Mode, added: &[String]) -> Result<()> {
     if args.userns == UserNs::Host {
         return Ok(());
     }
     let shared = [
-        (net == Mode::Host, "--net=host"),
+        (net.joins(), "this --net"),
         (args.privileged, "--privileged"),
         (args.pid != Share::Own, "--pid"),
         (args.ipc != Share::Own, "--ipc"),

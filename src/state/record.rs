@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::net::Interface;
 use crate::sandbox::user::User;
 use crate::security::SecurityOptions;
 
@@ -26,10 +26,10 @@ pub struct Record {
     pub image: String,
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// `none`, `host` or `bridge`.
+    /// Its networks' names, or what else `--net` said.
     pub network: String,
-    /// Its IPv4 address, where it has one of its own.
-    pub address: Option<Ipv4Addr>,
+    /// Its interfaces on managed networks.
+    pub interfaces: Vec<Interface>,
     /// Seconds since 1970.
     pub created: u64,
     /// Seconds since 1970: the last start.

@@ -225,7 +225,7 @@ impl Snapshot {
                 value += &format!(" to={}", fs::read_link(&path).unwrap_or_default().display());
             } else if kind.is_file() {
                 // What a file of leases holds is the address to try next, which moves on; the leases are locks on it.
-                let moves = path.file_name() == Some("leases".as_ref());
+                let moves = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("leases"));
                 let contents = if moves { 0 } else { contents(&path, about.size()) };
                 value += &format!(" size={} contents={contents:x}", about.size());
             } else if kind.is_char_device() || kind.is_block_device() {

@@ -6,6 +6,7 @@ use serde_json::json;
 use std::io::Write;
 
 use super::*;
+use crate::net::args::NetArgs;
 
 /// A bundle with a configuration that is good but for `change`.
 fn opened(change: impl FnOnce(&mut Value)) -> Result<Bundle> {
@@ -48,7 +49,7 @@ fn refusal(pointer: &str, value: &Value) -> String {
 #[test]
 fn a_good_one_is_understood() {
     let bundle = opened(|_| ()).unwrap();
-    assert_eq!(bundle.args.net, Mode::None);
+    assert_eq!(bundle.args.network.mode().unwrap(), Mode::None);
     assert!(bundle.layout.in_place && !bundle.process.no_new_privileges);
     assert_eq!(bundle.process.sets, Some(Default::default()));
 }
@@ -132,7 +133,8 @@ fn options_that_come_from_the_bundle_are_refused() {
     let args = RunArgs { stop_timeout: 10, hostname: Some("x".into()), ..RunArgs::default() };
     let error = refuse_other_options(&args).unwrap_err().to_string();
     assert!(error.contains("`--hostname`: that comes from the bundle"), "{error}");
-    let args = RunArgs { stop_timeout: 10, detach: true, net: Mode::Host, net_is_given: true, ..RunArgs::default() };
+    let network = NetArgs { net: vec![Net::Host], ..NetArgs::default() };
+    let args = RunArgs { stop_timeout: 10, detach: true, network, ..RunArgs::default() };
     refuse_other_options(&args).unwrap();
 }
 

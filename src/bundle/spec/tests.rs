@@ -1,12 +1,14 @@
 //! What is written, as it is written.
 
 use super::*;
+use crate::net::Net;
+use crate::net::args::NetArgs;
 
 fn written(words: &[&str]) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_str().unwrap();
     let mut args = RunArgs {
-        net: Mode::None,
+        network: NetArgs { net: vec![Net::None], ..NetArgs::default() },
         name: Some("web".into()),
         rootfs: Some(directory.path().to_owned()),
         words: words.iter().map(Into::into).collect(),
@@ -37,7 +39,7 @@ fn a_command_line_in_full() {
 #[test]
 fn a_label_that_would_be_an_annotation_of_minirun_is_refused() {
     let args = RunArgs {
-        net: Mode::None,
+        network: NetArgs { net: vec![Net::None], ..NetArgs::default() },
         rootfs: Some("/usr".into()),
         words: vec!["sh".into()],
         label: vec!["minirun.net=host".into()],
