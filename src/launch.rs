@@ -16,6 +16,7 @@ use crate::held::{self, Held, Pipes};
 use crate::holder::Caller;
 use crate::init::Given;
 use crate::log::{Stream, Writer};
+use crate::net::publish::Port;
 use crate::net::rtnl::Rtnl;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
@@ -111,6 +112,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         container.socket.go()?;
     }
     container.running()?;
+    tell_what_is_published(&plan.network.ports);
     plan.write_ids()?;
     if detached && let Some(command) = caller.take() {
         if again.is_none() {
@@ -156,10 +158,24 @@ fn until_end(
     let watch = Watch::new(&mut container, signals, io, init);
     let (caller, outcome) = watch.until_end(caller, let_go, work);
     let ended = outcome.and_then(|code| {
+        let release = plan.network.release();
         let (oom, removed) = cgroup.map_or((false, Ok(())), |cgroup| end_groups(cgroup, &plan.record.name));
-        entry.end(Exit::now(code, oom)).and(removed).and(swept).map(|()| code)
+        let released = release.and(removed);
+        entry.end(Exit::now(code, oom)).and(released).and(swept).map(|()| code)
     });
     (caller, ended)
+}
+
+/// Says where each port is, and who reaches it.
+fn tell_what_is_published(ports: &[Port]) {
+    const MOST_TOLD: usize = 8;
+    for port in ports.iter().take(MOST_TOLD) {
+        let who = if port.is_exposed() { ", for other machines too" } else { "" };
+        error::note(&format!("published {port}{who}"));
+    }
+    if ports.len() > MOST_TOLD {
+        error::note(&format!("published {} more: see `minirun port`", ports.len() - MOST_TOLD));
+    }
 }
 
 /// Begins or continues the log of a detached container, which its record names already.

@@ -21,6 +21,7 @@ use crate::error::{refused, warn};
 use crate::image::{Image, Store};
 use crate::log;
 use crate::net::names::{Resolvers, hosts};
+use crate::net::publish::Wish;
 use crate::net::{Mode, Network, Request};
 use crate::options;
 use crate::sandbox::cgroup;
@@ -128,8 +129,21 @@ impl Plan {
         if args.openings.privileged {
             warn(PRIVILEGED);
         }
-        let Options { mode, id, name, hostname, mut mounts, openings, limits, capabilities, security, sysctls, hosts, env } =
-            Options::of(args, again)?;
+        let Options {
+            mode,
+            publish,
+            id,
+            name,
+            hostname,
+            mut mounts,
+            openings,
+            limits,
+            capabilities,
+            security,
+            sysctls,
+            hosts,
+            env,
+        } = Options::of(args, again)?;
         let namespaces = Namespaces::find(&args.openings, &mode, state)?;
         let hostname = namespaces.hostname()?.unwrap_or(hostname);
         let (label, lower, image, words) = root(args, data_root, !dry)?;
@@ -158,12 +172,14 @@ impl Plan {
             runs: record.runs,
             sysctls: &sysctls,
             resolvers: &resolvers.ipv4(),
+            publish: &publish,
             data_root,
+            state,
             dry,
         })?;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
         record.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        record.interfaces.clone_from(&network.interfaces);
+        network.write_down(&mut record);
         (record.id, record.name, record.image) = (id, name, label);
         let (terminal, interactive, init) = (args.tty, args.interactive, args.init);
         record.inside = Inside {
@@ -271,25 +287,35 @@ pub fn begin_record(
 
 /// The name and the network that a container would get, for `--dry-run`: as valid as a plan, and nothing is made for it,
 /// not even the image `busybox`.
-pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)> {
+pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(String, Network)> {
     if args.bundle.is_some() {
-        return bundle::network_of(args, data_root);
+        return bundle::network_of(args, data_root, state);
     }
     let options = Options::of(args, None)?;
     match root(args, data_root, false) {
         Err(error) if !is_busybox(args) => return Err(error),
         _ => {}
     }
-    let Options { mode, id, sysctls, name, .. } = options;
+    let Options { mode, publish, id, sysctls, name, .. } = options;
     let resolvers = resolvers(&mode).ipv4();
-    let request =
-        Request { mode: &mode, id: &id, runs: 0, sysctls: &sysctls, resolvers: &resolvers, data_root, dry: true };
+    let request = Request {
+        mode: &mode,
+        id: &id,
+        runs: 0,
+        sysctls: &sysctls,
+        resolvers: &resolvers,
+        publish: &publish,
+        data_root,
+        state,
+        dry: true,
+    };
     Ok((name, Network::decide(&request)?))
 }
 
 /// What the options say by themselves, without a look at the image.
 struct Options {
     mode: Mode,
+    publish: Vec<Wish>,
     id: String,
     name: String,
     hostname: String,
@@ -318,12 +344,15 @@ impl Options {
         }
         let hostname = match &args.hostname {
             Some(hostname) => options::hostname(hostname)?,
-            None if mode.joins() && !matches!(mode, Mode::Namespace(_)) => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+            None if mode.joins() && !matches!(mode, Mode::Namespace(_)) => {
+                nix::unistd::gethostname()?.to_string_lossy().into_owned()
+            }
             None => name.clone(),
         };
         let host_network = mode.joins();
         Ok(Self {
             mode,
+            publish: args.network.wishes()?,
             id,
             name,
             hostname,
@@ -341,16 +370,11 @@ impl Options {
 
 /// What cannot take effect is an error, not silence.
 pub fn refuse_what_cannot_be(args: &RunArgs, mode: &Mode) -> Result<()> {
-    if let Some(port) = args.network.publish.first() {
+    if let (Some(port), false) = (args.network.publish.first(), matches!(mode, Mode::Networks(_))) {
         let (why, remedy) = match mode {
             Mode::Host => ("the container has the host's ports already", "leave out -p, or --net=host"),
             Mode::None => ("--net=none has no network to publish from", "leave out -p, or --net=none"),
-            Mode::Container(_) | Mode::Namespace(_) => {
-                ("the network is another's", "publish it where that network is made")
-            }
-            Mode::Networks(_) => {
-                ("this version does not publish ports", "reach the container from this host at its own address")
-            }
+            _ => ("the network is another's", "publish it where that network is made"),
         };
         return Err(refused(format!("publish port `{port}`: {why}"), remedy));
     }
@@ -514,7 +538,11 @@ pub fn files(
         let names = if hostname == name { name.to_owned() } else { format!("{hostname} {name}") };
         hosts(own, gateway, &names, &added)
     };
-    Ok(vec![("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv_conf(args, &network.mode, resolvers))])
+    Ok(vec![
+        ("hosts", hosts),
+        ("hostname", format!("{hostname}\n")),
+        ("resolv.conf", resolv_conf(args, &network.mode, resolvers)),
+    ])
 }
 
 fn resolv_conf(args: &RunArgs, mode: &Mode, of_host: Resolvers) -> String {

@@ -42,15 +42,15 @@ const OPTIONS: [&str; 11] = [
 
 impl Plan {
     /// Decides a container from the bundle that `args` name.
-    pub fn from_bundle(args: &RunArgs, data_root: &Path, again: Option<&Record>) -> Result<Self> {
-        Bundle::open(args, again)?.plan(args, data_root, again)
+    pub fn from_bundle(args: &RunArgs, data_root: &Path, state: &Path, again: Option<&Record>) -> Result<Self> {
+        Bundle::open(args, again)?.plan(args, data_root, state, again)
     }
 }
 
 /// The name and the network that a bundle's container would get, for `--dry-run`.
-pub fn network_of(args: &RunArgs, data_root: &Path) -> Result<(String, Network)> {
+pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(String, Network)> {
     let bundle = Bundle::open(args, None)?;
-    let network = bundle.network(&state::new_id()?, 0, data_root, true)?;
+    let network = bundle.network(&state::new_id()?, 0, (data_root, state), true)?;
     Ok((bundle.name, network))
 }
 
@@ -113,11 +113,12 @@ impl Bundle {
         })
     }
 
-    fn network(&self, id: &str, runs: u32, data_root: &Path, dry: bool) -> Result<Network> {
+    fn network(&self, id: &str, runs: u32, (data_root, state): (&Path, &Path), dry: bool) -> Result<Network> {
         let mode = self.args.network.mode()?;
         let resolvers = plan::resolvers(&mode).ipv4();
         let sysctls = &self.sysctls;
-        let request = Request { mode: &mode, id, runs, sysctls, resolvers: &resolvers, data_root, dry };
+        let request =
+            Request { mode: &mode, id, runs, sysctls, resolvers: &resolvers, publish: &[], data_root, state, dry };
         let mut network = Network::decide(&request)?;
         // No setting that the bundle does not ask for, beside those that make the network itself.
         if !matches!(mode, Mode::Networks(_)) {
@@ -130,7 +131,7 @@ impl Bundle {
         Ok(network)
     }
 
-    fn plan(mut self, typed: &RunArgs, data_root: &Path, again: Option<&Record>) -> Result<Plan> {
+    fn plan(mut self, typed: &RunArgs, data_root: &Path, state: &Path, again: Option<&Record>) -> Result<Plan> {
         let id = again.map_or_else(state::new_id, |again| Ok(again.id.clone()))?;
         let bits = self.process.capabilities.iter().fold(0, |bits, capability| bits | capability.bitmask());
         let filter = filter(&self.config, bits)?;
@@ -140,11 +141,12 @@ impl Bundle {
         let log_directory = data_root.join("logs").join(&id);
         let detach_keys = DetachKeys::parse(typed.detach_keys.as_deref().unwrap_or(DETACH_KEYS))?;
         let mut record = plan::begin_record(&self.args, &log_directory, None, again)?;
-        let network = self.network(&id, record.runs, data_root, false)?;
+        let network = self.network(&id, record.runs, (data_root, state), false)?;
         let files = if self.layout.in_place {
             vec![]
         } else {
-            let hosts = self.args.network.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
+            let hosts =
+                self.args.network.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
             let resolvers = plan::resolvers(&network.mode);
             plan::files(&self.args, &self.hostname, &self.name, &network, &hosts, resolvers)?
         };
@@ -155,7 +157,7 @@ impl Bundle {
         (record.command, record.labels) = (words.collect(), std::mem::take(&mut self.labels));
         (record.id, record.name) = (id, self.name.clone());
         record.image = self.root.display().to_string();
-        record.interfaces.clone_from(&network.interfaces);
+        network.write_down(&mut record);
         record.inside =
             self.inside(filter.is_some(), cgroup.as_ref().map(|plan| plan.directories()).unwrap_or_default());
         self.process.filter = filter;
@@ -357,7 +359,10 @@ fn nets(network: &NetworkOf, typed: &[Net], asked: &[Net]) -> Result<Vec<Net>> {
     match network {
         NetworkOf::Own if wanted.iter().any(|net| matches!(net, Net::Host | Net::Container(_) | Net::Namespace(_))) => {
             Err(refused(
-                format!("refuse bundle: linux.namespaces: it asks for a network namespace, and not for --net={}", wanted[0]),
+                format!(
+                    "refuse bundle: linux.namespaces: it asks for a network namespace, and not for --net={}",
+                    wanted[0]
+                ),
                 "take `network` out of the list, or leave out --net",
             ))
         }

@@ -344,12 +344,10 @@ fn annotations(plan: &Plan, args: &RunArgs) -> Result<HashMap<String, String>> {
             put(name, "true".to_owned());
         }
     }
-    for (name, values) in
-        [
+    for (name, values) in [
         ("add-host", args.network.add_host.clone()),
         ("dns", args.network.dns.iter().map(ToString::to_string).collect()),
-    ]
-    {
+    ] {
         if !values.is_empty() {
             put(name, values.join(","));
         }

@@ -7,9 +7,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::listing::{self, Format, ListArgs, Listing};
 use crate::net::Interface;
 use crate::net::explain::colons;
-use crate::listing::{self, Format, ListArgs, Listing};
 use crate::state::{Found, State, Status};
 
 /// Options of `inspect`.

@@ -398,9 +398,7 @@ fn remove(name: &str, root: &Path, data_root: &Path) -> Result<()> {
         return Err(refused(message, "`minirun system prune` takes its bridge off the host"));
     }
     let state = State::open(root)?;
-    net::remove(data_root, name, || {
-        Ok(members(&state.list()?, name).map(|found| found.record.name.clone()).collect())
-    })
+    net::remove(data_root, name, || Ok(members(&state.list()?, name).map(|found| found.record.name.clone()).collect()))
 }
 
 fn prune(root: &Path, data_root: &Path) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::{bundle, holder, launch, sys};
 /// Runs it to its end, or until it is left to itself; the exit code. With `--dry-run`, prints instead what would be done.
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
-        let (name, network) = plan::network_of(args, data_root)?;
+        let (name, network) = plan::network_of(args, data_root, root)?;
         return print(&script(&network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
     }
     if args.spec {
@@ -40,7 +40,7 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
         let again_record = again.map(|again| &again.record);
         let decided = match args.bundle {
             None => Plan::from_run(args, data_root, root, again_record),
-            Some(_) => Plan::from_bundle(args, data_root, again_record),
+            Some(_) => Plan::from_bundle(args, data_root, root, again_record),
         };
         let mut plan = match decided {
             Ok(plan) => plan,

@@ -210,14 +210,12 @@ impl<'a> Applier<'a> {
                 }
                 _ => Ok(()),
             },
-            Step::Nft(Change::AddElement(element)) => {
-                match nft::commit(&[&Change::DeleteElement(element.clone())]) {
-                    Err(refused) if refused.errno != libc::ENOENT => {
-                        Err(refused.error.context(format!("delete an element of nftables set `{}`", element.set.name)))
-                    }
-                    _ => Ok(()),
+            Step::Nft(Change::AddElement(element)) => match nft::commit(&[&Change::DeleteElement(element.clone())]) {
+                Err(refused) if refused.errno != libc::ENOENT => {
+                    Err(refused.error.context(format!("delete an element of nftables set `{}`", element.set.name)))
                 }
-            }
+                _ => Ok(()),
+            },
             Step::Sysctl { place: Place::Hub, key, value } if value == "1" => {
                 match set_sysctl(key, "0") {
                     // The link that the setting was of has gone, and the setting with it.

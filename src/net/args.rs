@@ -7,6 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::mode::{Mode, Net, mac};
+use super::publish::Wish;
 use crate::error::refused;
 use crate::options;
 
@@ -42,8 +43,9 @@ pub struct NetArgs {
     /// Option of resolv.conf, instead of the host's
     #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
     pub dns_option: Vec<String>,
-    /// Publish a port (not in this version)
-    #[arg(short, long, value_name = "[ADDRESS:][HOSTPORT:]PORT[/PROTOCOL]", hide = true)]
+    /// Publish a port or a range: on the host's loopback device, unless an address is given (0.0.0.0 is all); without HOSTPORT
+    /// a free one is taken
+    #[arg(short, long, value_name = "[ADDRESS:][HOSTPORT:]PORT[/PROTOCOL]")]
     pub publish: Vec<String>,
 }
 
@@ -77,6 +79,11 @@ impl NetArgs {
             }
         }
         Ok(mode)
+    }
+
+    /// What is published.
+    pub fn wishes(&self) -> Result<Vec<Wish>> {
+        self.publish.iter().map(|text| text.parse()).collect()
     }
 
     /// One of the options about the first interface.

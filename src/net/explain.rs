@@ -135,6 +135,8 @@ fn properties(what: &[What]) -> String {
         What::OutLink => "oifname",
         What::Destination4 => "ip daddr",
         What::Destination6 => "ip6 daddr",
+        What::Source4 => "ip saddr",
+        What::Source6 => "ip6 saddr",
         What::Protocol => "meta l4proto",
         What::DestinationPort => "th dport",
     };
@@ -231,7 +233,9 @@ pub fn reason(step: &Step) -> String {
 
 fn nft_reason(change: &Change) -> &'static str {
     match change {
-        Change::AddTable => "minirun's only table: what it filters and translates is in here, and nothing else is touched",
+        Change::AddTable => {
+            "minirun's only table: what it filters and translates is in here, and nothing else is touched"
+        }
         Change::DeleteTable => "the table is not as it should be: it is made anew",
         Change::AddSet(set) => match set.name {
             "bridges" => "the links that are minirun's bridges: one look-up, however many there are",
@@ -240,14 +244,18 @@ fn nft_reason(change: &Change) -> &'static str {
             "within" => "the ways from a bridge back to itself",
             "guarded" => "the links on which minirun turned forwarding on",
             "own4" | "own6" => "each bridge with its own address: its containers may ask the host there",
+            "members4" | "members6" => "each bridge with the addresses of its network",
             "gateways4" | "gateways6" => "the addresses of all bridges: other networks' containers may not",
             "ports4" | "ports6" => "published ports: from an address and port of the host to those of a container",
             _ => "published ranges whose ports stay the same: one element each",
         },
         Change::AddElement(element) => match element.set.name {
             "guarded" => "forwarding was off here: what is neither from nor to a container is still not passed on",
-            "ports4" | "ports6" | "ranges4" | "ranges6" => "published: what comes to the host there goes to the container",
+            "ports4" | "ports6" | "ranges4" | "ranges6" => {
+                "published: what comes to the host there goes to the container"
+            }
             "own4" | "own6" | "gateways4" | "gateways6" => "the bridge's address",
+            "members4" | "members6" => "the addresses of the network",
             _ => "the bridge",
         },
         Change::DeleteElement(_) => "it is no longer so",
@@ -279,7 +287,7 @@ fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str
         ("postrouting", Some(Match::In(_, set)), _, _) if set.name == "outward" => {
             "what leaves by another link takes that link's address, to which answers find back"
         }
-        ("postrouting", Some(Match::In(_, set)), _, _) if set.name == "within" => {
+        ("postrouting", Some(Match::In(_, set)), _, _) if set.name.starts_with("members") => {
             "a container that asks a published port of its own network: the answer has to come by the host too"
         }
         ("postrouting", Some(Match::Source(_)), ..) => "no container knows the way to the host's loopback device",

@@ -248,6 +248,10 @@ fn range_of(message: &RouteMessage) -> Option<(Ipv4Net, u32)> {
 /// two roots must not hand out the same address. The number is the kernel's own for the namespace and never used again; a
 /// reboot loses the directory and the namespace alike.
 pub fn directory(rtnl: &Rtnl) -> Result<PathBuf> {
-    let cookie = crate::sys::netns_cookie(rtnl.as_fd()).context("ask for the network namespace's number")?;
-    Ok(PathBuf::from(format!("/run/minirun/hub-{cookie}")))
+    Ok(PathBuf::from(format!("/run/minirun/hub-{}", number(rtnl)?)))
+}
+
+/// The kernel's number for this hub.
+pub fn number(rtnl: &Rtnl) -> Result<u64> {
+    crate::sys::netns_cookie(rtnl.as_fd()).context("ask for the network namespace's number")
 }

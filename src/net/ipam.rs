@@ -179,8 +179,7 @@ pub fn peek(
     check(network, wanted, wanted6)?;
     let all = numbers(network);
     let pool = network.gateway.trunc();
-    let next =
-        File::open(directory.join(format!("leases.{}", network.name))).ok().and_then(|file| next_number(&file));
+    let next = File::open(directory.join(format!("leases.{}", network.name))).ok().and_then(|file| next_number(&file));
     let next = next.filter(|n| all.contains(n)).unwrap_or(*all.start());
     let address = wanted.unwrap_or_else(|| {
         let not_gateway = |number: &u32| address(pool, *number) != network.gateway.addr();
@@ -263,7 +262,10 @@ mod tests {
             lease(directory.path(), &one, wanted.map(|a| a.parse().unwrap()), wanted6.map(|a| a.parse().unwrap()))
         };
         let ranged = take(None, None).unwrap();
-        assert_eq!((ranged.address, ranged.address6), ("10.0.0.64".parse().unwrap(), Some("fd00::40".parse().unwrap())));
+        assert_eq!(
+            (ranged.address, ranged.address6),
+            ("10.0.0.64".parse().unwrap(), Some("fd00::40".parse().unwrap()))
+        );
         let fixed = take(Some("10.0.0.9"), Some("fd00::41")).unwrap();
         assert_eq!(fixed.address6, Some("fd00::41".parse().unwrap()));
         assert_eq!(format!("{:#}", take(Some("10.0.0.9"), None).unwrap_err()), "lease address: 10.0.0.9 is in use");

@@ -14,19 +14,22 @@ pub mod mode;
 pub mod names;
 pub mod network;
 pub mod nft;
+pub mod owner;
 pub mod pool;
+pub mod publish;
 pub mod rtnl;
 pub mod step;
 pub mod table;
 pub mod wire;
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use self::apply::Applier;
@@ -35,11 +38,12 @@ use self::hub::{Taken, View};
 use self::ipam::Lease;
 pub use self::mode::{Attachment, Mode, Net};
 use self::network::{Bridge, Ground};
+use self::publish::{Port, Wish};
 use self::rtnl::{Mac, Rtnl};
 use self::step::{Place, Step};
-use self::table::{BRIDGES, link_in};
+use self::table::{BRIDGES, Change, Element, link_in};
 use crate::error::refused;
-use crate::state;
+use crate::state::{self, Record, State};
 
 /// So many interfaces a container has at most: their ends on the host are numbered by a letter.
 const MOST_INTERFACES: usize = 20;
@@ -57,8 +61,12 @@ pub struct Request<'a> {
     pub sysctls: &'a [(String, String)],
     /// The host's resolvers, which a range of addresses must not cover.
     pub resolvers: &'a [Ipv4Addr],
+    /// `-p`.
+    pub publish: &'a [Wish],
     /// Where the networks are defined.
     pub data_root: &'a Path,
+    /// The state directory.
+    pub state: &'a Path,
     /// Nothing is taken, and nothing will be made.
     pub dry: bool,
 }
@@ -70,6 +78,8 @@ pub struct Network {
     pub mode: Mode,
     /// Its interfaces on managed networks.
     pub interfaces: Vec<Interface>,
+    /// Its published ports.
+    pub ports: Vec<Port>,
     /// Steps that make the bridges and the rules; on almost every run they are there and there are none.
     pub host_steps: Vec<Step>,
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
@@ -110,8 +120,10 @@ struct Hub {
     bridges: Vec<Bridge>,
     ground: Ground,
     directory: PathBuf,
+    number: u64,
     turn: Option<Flock<File>>,
     _leases: Vec<Lease>,
+    _ports: publish::Taken,
 }
 
 impl Network {
@@ -119,7 +131,8 @@ impl Network {
     /// the kernel's network; with `dry`, nothing at all.
     pub fn decide(request: &Request<'_>) -> Result<Self> {
         let mode = request.mode.clone();
-        let mut network = Self { mode, interfaces: vec![], host_steps: vec![], steps: vec![], hub: None };
+        let mut network =
+            Self { mode, interfaces: vec![], ports: vec![], host_steps: vec![], steps: vec![], hub: None };
         match request.mode {
             Mode::Networks(attachments) => network.decide_interfaces(attachments, request)?,
             Mode::None => network.steps.push(Step::SetUp { place: Place::Container, link: "lo".into() }),
@@ -161,8 +174,37 @@ impl Network {
         self.steps.insert(first_inside.unwrap_or(self.steps.len()), lo);
         self.host_steps = hub.ground.missing.clone();
         hub._leases = leases;
+        if !request.publish.is_empty() {
+            hub._ports = self.publish(&hub, request)?;
+        }
         self.hub = Some(hub);
         Ok(())
+    }
+
+    /// Takes the ports that are published, for the interface of the default route.
+    fn publish(&mut self, hub: &Hub, request: &Request<'_>) -> Result<publish::Taken> {
+        let at = self.interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
+        let bridge = &hub.bridges[at].definition.link;
+        let taken = publish::take(request.publish, &self.interfaces[at], request.state, request.dry)?;
+        self.ports.clone_from(&taken.ports);
+        // Where the bridge itself asks the rules (br_netfilter), what a container sends to its own published port comes
+        // back by the port that it left by.
+        if is_on("net/bridge/bridge-nf-call-iptables") {
+            let link = self.interfaces[at].host.clone();
+            self.steps.push(Step::SetPortOption { link, option: "hairpin", value: 1 });
+        }
+        let local =
+            |port: &Port| port.address.is_ipv4() && (port.address.is_loopback() || port.address.is_unspecified());
+        let key = format!("net/ipv4/conf/{bridge}/route_localnet");
+        if !is_on(&key) && self.ports.iter().any(local) {
+            self.steps.push(Step::Sysctl { place: Place::Hub, key, value: "1".into() });
+        }
+        let elements = elements_of(&self.ports, request.id);
+        if !request.dry {
+            free(&self.ports, &elements, request.state)?;
+        }
+        self.steps.extend(elements.into_iter().map(|element| Step::Nft(Change::AddElement(element))));
+        Ok(taken)
     }
 
     /// Makes what is missing of the bridges and the rules, alone, and then lets others attach.
@@ -205,6 +247,26 @@ impl Network {
         Ok(())
     }
 
+    /// Takes back what does not end with the container: its published ports.
+    pub fn release(&mut self) -> Result<()> {
+        let elements: Vec<Change> = self
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Nft(Change::AddElement(element)) => Some(Change::DeleteElement(element.clone())),
+                _ => None,
+            })
+            .collect();
+        delete(elements)
+    }
+
+    /// What its record says of it.
+    pub fn write_down(&self, record: &mut Record) {
+        record.interfaces.clone_from(&self.interfaces);
+        record.ports.clone_from(&self.ports);
+        record.hub = self.hub.as_ref().map(|hub| hub.number);
+    }
+
     /// The settings that the container's own process makes.
     pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
         self.steps.iter().filter_map(|step| match step {
@@ -239,8 +301,60 @@ impl Hub {
             seen = look(&mut rtnl, attachments, request, &directory)?;
         }
         let (view, bridges, ground) = seen;
-        Ok(Self { rtnl, view, bridges, ground, directory, turn, _leases: vec![] })
+        let number = hub::number(&rtnl)?;
+        let (_leases, _ports) = (vec![], publish::Taken::default());
+        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, _leases, _ports })
     }
+}
+
+/// Whether a setting of this namespace is 1; it may not be there.
+fn is_on(key: &str) -> bool {
+    std::fs::read(Path::new("/proc/sys").join(key)).is_ok_and(|value| value.first() == Some(&b'1'))
+}
+
+/// What of the table is of these ports.
+fn elements_of(ports: &[Port], id: &str) -> Vec<Element> {
+    ports.iter().flat_map(|port| port.elements(&format!("minirun:{id}"))).collect()
+}
+
+/// Sees to it that nobody has these elements: what a killed container left is swept.
+fn free(ports: &[Port], elements: &[Element], state: &Path) -> Result<()> {
+    let there = || -> Result<bool> { Ok(nft::table(elements)?.is_some_and(|(_, there)| there.contains(&true))) };
+    if !there()? {
+        return Ok(());
+    }
+    State::open(state)?.list()?;
+    if there()? {
+        let port = &ports[0];
+        return Err(publish::in_use(SocketAddr::new(port.address, port.host), port.protocol, state));
+    }
+    Ok(())
+}
+
+/// Takes back the published ports of a container that nobody holds any more.
+pub fn withdraw(record: &Record) -> Result<()> {
+    // Of another boot, or in another network namespace, they are not there, or are another's.
+    if record.ports.is_empty() || record.boot != state::boot_id() || record.hub != Some(hub::number(&Rtnl::open()?)?) {
+        return Ok(());
+    }
+    delete(elements_of(&record.ports, &record.id).into_iter().map(Change::DeleteElement).collect())
+}
+
+/// Deletes elements of the table, those that are there.
+fn delete(changes: Vec<Change>) -> Result<()> {
+    if changes.is_empty() || nft::commit(&changes.iter().collect::<Vec<_>>()).is_ok() {
+        return Ok(());
+    }
+    // Not all of them are there: somebody has taken the table away, or they were not all made.
+    for change in changes {
+        match nft::commit(&[&change]) {
+            Err(refused) if refused.errno != libc::ENOENT => {
+                return Err(refused.error.context("take back a published port"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn look(
@@ -254,8 +368,10 @@ fn look(
         .iter()
         .map(|wish| if wish.network == mode::DEFAULT { Ok(None) } else { definitions.find(&wish.network).map(Some) })
         .collect::<Result<Vec<_>>>()?;
-    let links: Vec<&str> =
-        found.iter().map(|definition| definition.as_ref().map_or(BRIDGE, |definition| definition.link.as_str())).collect();
+    let links: Vec<&str> = found
+        .iter()
+        .map(|definition| definition.as_ref().map_or(BRIDGE, |definition| definition.link.as_str()))
+        .collect();
     let elements: Vec<_> = links.iter().map(|link| link_in(&BRIDGES, link)).collect();
     let mut view = View::take(rtnl, &links, &elements)?;
     if view.ipv6 && found.iter().flatten().any(|definition| definition.gateway6.is_some()) {
@@ -285,12 +401,7 @@ fn look(
     failed.map(|()| (view, bridges, ground))
 }
 
-fn default_gateway(
-    rtnl: &mut Rtnl,
-    view: &View,
-    resolvers: &[Ipv4Addr],
-    definitions: &Definitions,
-) -> Result<Ipv4Net> {
+fn default_gateway(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr], definitions: &Definitions) -> Result<Ipv4Net> {
     match Bridge::gateway_of_default(rtnl, view)? {
         Some(gateway) => Ok(gateway),
         None => pool::for_default_network(&taken(rtnl, resolvers, &definitions.list()?)?),
@@ -301,9 +412,7 @@ fn default_gateway(
 pub fn taken(rtnl: &mut Rtnl, resolvers: &[Ipv4Addr], definitions: &[Definition]) -> Result<Vec<Taken>> {
     let mut taken = hub::taken(rtnl, resolvers)?;
     taken.extend(
-        definitions
-            .iter()
-            .map(|one| Taken { range: one.gateway.trunc(), holder: format!("network `{}`", one.name) }),
+        definitions.iter().map(|one| Taken { range: one.gateway.trunc(), holder: format!("network `{}`", one.name) }),
     );
     Ok(taken)
 }

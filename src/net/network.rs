@@ -18,8 +18,8 @@ use super::mode::Attachment;
 use super::rtnl::{Mac, Rtnl};
 use super::step::{BRIDGE_OPTIONS, PORT_OPTIONS, Place, Step};
 use super::table::{
-    BRIDGES, CLOSED, Change, Element, GATEWAYS4, GATEWAYS6, GUARDED, OUTWARD, OWN4, OWN6, Value, WITHIN, element, link_in,
-    skeleton, wanted,
+    BRIDGES, CLOSED, Change, Element, GATEWAYS4, GATEWAYS6, GUARDED, MEMBERS4, MEMBERS6, OUTWARD, OWN4, OWN6, Value,
+    WITHIN, element, link_in, skeleton, wanted,
 };
 use crate::error::refused;
 
@@ -42,7 +42,10 @@ pub fn check_option(key: &str, value: &str) -> Result<()> {
     let failed = || format!("set option `{key}={value}`");
     if !OPTIONS.iter().any(|(name, ..)| *name == key) {
         let known: Vec<&str> = OPTIONS.iter().map(|(name, ..)| *name).collect();
-        return Err(refused(format!("{}: there is no such option", failed()), format!("known are {}", known.join(", "))));
+        return Err(refused(
+            format!("{}: there is no such option", failed()),
+            format!("known are {}", known.join(", ")),
+        ));
     }
     let number = number_of(value).with_context(failed)?;
     let (least, most) = match key {
@@ -215,9 +218,11 @@ impl Bridge {
             options.retain(|(option, _)| *option != "hairpin");
             options.push(("hairpin", 1));
         }
-        steps.extend(
-            options.into_iter().map(|(option, value)| Step::SetPortOption { link: host.clone(), option, value }),
-        );
+        steps.extend(options.into_iter().map(|(option, value)| Step::SetPortOption {
+            link: host.clone(),
+            option,
+            value,
+        }));
         if ipv6_on_links {
             // Nobody tells it about routers; without an address of its own it has no IPv6 at all.
             let (key, value) = if interface.address6.is_some() { ("accept_ra", "0") } else { ("disable_ipv6", "1") };
@@ -317,9 +322,16 @@ pub fn elements(network: &Definition) -> Vec<Element> {
     let gateway = network.gateway.addr();
     all.push(element(&OWN4, vec![named(), Value::Ipv4(gateway)]));
     all.push(element(&GATEWAYS4, vec![Value::Ipv4(gateway)]));
-    if let Some(gateway) = network.gateway6.map(|net| net.addr()) {
-        all.push(element(&OWN6, vec![named(), Value::Ipv6(gateway)]));
-        all.push(element(&GATEWAYS6, vec![Value::Ipv6(gateway)]));
+    let members = |set, first: IpAddr, last: IpAddr| Element {
+        end: vec![named(), last.into()],
+        ..element(set, vec![named(), first.into()])
+    };
+    let pool = network.gateway.trunc();
+    all.push(members(&MEMBERS4, pool.network().into(), pool.broadcast().into()));
+    if let Some(net) = network.gateway6 {
+        all.push(element(&OWN6, vec![named(), Value::Ipv6(net.addr())]));
+        all.push(element(&GATEWAYS6, vec![Value::Ipv6(net.addr())]));
+        all.push(members(&MEMBERS6, net.network().into(), net.broadcast().into()));
     }
     all
 }
@@ -401,7 +413,8 @@ mod tests {
     use super::*;
 
     fn view() -> View {
-        let link = |name: &str, up, forwarding| Link { name: name.into(), up, forwarding, mtu: 1400, ..Link::default() };
+        let link =
+            |name: &str, up, forwarding| Link { name: name.into(), up, forwarding, mtu: 1400, ..Link::default() };
         View {
             links: vec![link("eth0", true, false), link("eth1", false, false), link("docker0", true, true)],
             uplink: Some(link("eth0", true, false)),

@@ -42,8 +42,10 @@ pub fn for_network(name: &str, taken: &[Taken]) -> Result<Ipv4Net> {
 fn first_free(prefix: u8, taken: &[Taken], what: &str) -> Result<Ipv4Net> {
     // There may be a thousand networks: what is no larger than a pool is looked up, not compared with each.
     let (small, large): (Vec<&Taken>, Vec<&Taken>) = taken.iter().partition(|taken| taken.range.prefix_len() >= prefix);
-    let small: HashMap<Ipv4Net, &Taken> =
-        small.into_iter().filter_map(|taken| Some((Ipv4Net::new(taken.range.network(), prefix).ok()?.trunc(), taken))).collect();
+    let small: HashMap<Ipv4Net, &Taken> = small
+        .into_iter()
+        .filter_map(|taken| Some((Ipv4Net::new(taken.range.network(), prefix).ok()?.trunc(), taken)))
+        .collect();
     let overlap = |pool: Ipv4Net| {
         let around = || large.iter().copied().find(|taken| taken.range.contains(&pool));
         small.get(&pool).copied().or_else(around)
@@ -57,7 +59,9 @@ fn first_free(prefix: u8, taken: &[Taken], what: &str) -> Result<Ipv4Net> {
     holders.truncate(8);
     Err(refused(
         format!("choose addresses for {what}: every range is in use: {}", holders.join(", ")),
-        format!("free one of them: minirun tries 10.214.0.0/15, 172.30.0.0/15 and 192.168.0.0/16 in parts of /{prefix}"),
+        format!(
+            "free one of them: minirun tries 10.214.0.0/15, 172.30.0.0/15 and 192.168.0.0/16 in parts of /{prefix}"
+        ),
     ))
 }
 

@@ -20,7 +20,8 @@ pub enum Place {
 }
 
 /// Options of a bridge by their names in the kernel (ip-link(8)), times in hundredths of a second.
-pub const BRIDGE_OPTIONS: [&str; 6] = ["stp_state", "ageing_time", "forward_delay", "hello_time", "max_age", "priority"];
+pub const BRIDGE_OPTIONS: [&str; 6] =
+    ["stp_state", "ageing_time", "forward_delay", "hello_time", "max_age", "priority"];
 /// Options of a port of a bridge, by their names in bridge(8).
 pub const PORT_OPTIONS: [&str; 5] = ["hairpin", "isolated", "cost", "priority", "learning"];
 

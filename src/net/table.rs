@@ -64,6 +64,10 @@ pub static GATEWAYS4: Set = set("gateways4", &[Field::Ipv4]);
 pub static OWN6: Set = set("own6", &[Field::Link, Field::Ipv6]);
 /// [`GATEWAYS4`] for IPv6.
 pub static GATEWAYS6: Set = set("gateways6", &[Field::Ipv6]);
+/// The addresses of each network, with its bridge.
+pub static MEMBERS4: Set = Set { name: "members4", key: &[Field::Link, Field::Ipv4], value: &[], intervals: true };
+/// [`MEMBERS4`] for IPv6.
+pub static MEMBERS6: Set = Set { name: "members6", key: &[Field::Link, Field::Ipv6], value: &[], intervals: true };
 /// Published ports: which address and port of the host lead to which of a container.
 pub static PORTS4: Set = Set {
     name: "ports4",
@@ -79,19 +83,11 @@ pub static PORTS6: Set = Set {
     intervals: true,
 };
 /// Published ranges whose ports are the same in the container: one element a range.
-pub static RANGES4: Set = Set {
-    name: "ranges4",
-    key: &[Field::Ipv4, Field::Protocol, Field::Port],
-    value: &[Field::Ipv4],
-    intervals: true,
-};
+pub static RANGES4: Set =
+    Set { name: "ranges4", key: &[Field::Ipv4, Field::Protocol, Field::Port], value: &[Field::Ipv4], intervals: true };
 /// [`RANGES4`] for IPv6.
-pub static RANGES6: Set = Set {
-    name: "ranges6",
-    key: &[Field::Ipv6, Field::Protocol, Field::Port],
-    value: &[Field::Ipv6],
-    intervals: true,
-};
+pub static RANGES6: Set =
+    Set { name: "ranges6", key: &[Field::Ipv6, Field::Protocol, Field::Port], value: &[Field::Ipv6], intervals: true };
 
 /// A part of a key or value, filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -158,6 +154,10 @@ pub enum What {
     Destination4,
     /// Where an IPv6 packet goes.
     Destination6,
+    /// Where an IPv4 packet comes from.
+    Source4,
+    /// Where an IPv6 packet comes from.
+    Source6,
     /// Its transport protocol.
     Protocol,
     /// The port that it goes to.
@@ -256,8 +256,8 @@ pub fn element(set: &'static Set, key: Vec<Value>) -> Element {
 /// The table with its chains, rules and empty sets.
 pub fn skeleton() -> Vec<Change> {
     let sets = [
-        &BRIDGES, &OUTWARD, &CLOSED, &WITHIN, &GUARDED, &OWN4, &GATEWAYS4, &OWN6, &GATEWAYS6, &PORTS4, &PORTS6, &RANGES4,
-        &RANGES6,
+        &BRIDGES, &OUTWARD, &CLOSED, &WITHIN, &GUARDED, &OWN4, &GATEWAYS4, &MEMBERS4, &OWN6, &GATEWAYS6, &MEMBERS6,
+        &PORTS4, &PORTS6, &RANGES4, &RANGES6,
     ];
     let mut changes = vec![Change::AddTable];
     changes.extend(sets.into_iter().map(Change::AddSet));
@@ -330,7 +330,17 @@ fn postrouting() -> Vec<Change> {
     vec![
         Change::AddChain { name: chain, hook: Some(Hook::Postrouting) },
         rule(chain, vec![Match::In(IN, &OUTWARD), Match::NotIn(OUT, &BRIDGES)], Verdict::Masquerade),
-        rule(chain, vec![Match::In(IN_OUT, &WITHIN), Match::DestinationNatted], Verdict::Masquerade),
+        // Not by the link that it came in by: where the bridge itself asks the rules, that is not known here.
+        rule(
+            chain,
+            vec![Match::In(&[What::OutLink, What::Source4], &MEMBERS4), Match::DestinationNatted],
+            Verdict::Masquerade,
+        ),
+        rule(
+            chain,
+            vec![Match::In(&[What::OutLink, What::Source6], &MEMBERS6), Match::DestinationNatted],
+            Verdict::Masquerade,
+        ),
         rule(chain, vec![loopback(Ipv4Addr::new(127, 0, 0, 0).into(), 8), to_container()], Verdict::Masquerade),
         rule(chain, vec![loopback(Ipv6Addr::LOCALHOST.into(), 128), to_container()], Verdict::Masquerade),
         rule(chain, vec![Match::In(OUT, &CLOSED), Match::DestinationNatted], Verdict::Masquerade),

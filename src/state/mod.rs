@@ -26,9 +26,10 @@ use rustix::fs::Dir;
 
 pub use entry::Entry;
 pub use find::{Found, Waited};
-pub use record::{Exit, Inside, Record, Status, boot_id, now, start_time, start_time_in};
+pub use record::{Exit, Inside, Record, Status, boot_id, now, read as read_record, start_time, start_time_in};
 
 use crate::error::{refused, warn};
+use crate::net;
 use crate::sandbox::cgroup;
 
 /// Where the live state is unless `--root` says otherwise. A reboot loses it.
@@ -201,6 +202,11 @@ impl State {
             return Ok(Swept::Gone);
         };
         end_orphan(&record);
+        // Before its name or its directory goes: nobody else may have its ports until then.
+        if let Err(error) = net::withdraw(&record) {
+            warn(&format!("{error:#}"));
+            return Ok(Swept::Gone);
+        }
         if let Err(error) = cgroup::remove_leftover(&place.id) {
             // The directory stays, so that the next command tries it again.
             warn(&format!("{error:#}"));

@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::net::Interface;
+use crate::net::publish::Port;
 use crate::sandbox::user::User;
 use crate::security::SecurityOptions;
 
@@ -30,6 +31,10 @@ pub struct Record {
     pub network: String,
     /// Its interfaces on managed networks.
     pub interfaces: Vec<Interface>,
+    /// Its published ports.
+    pub ports: Vec<Port>,
+    /// The number of the network namespace in which its bridges and ports are.
+    pub hub: Option<u64>,
     /// Seconds since 1970.
     pub created: u64,
     /// Seconds since 1970: the last start.

@@ -1,0 +1,446 @@
+//! Published ports: what `-p` means, and the elements of the table that make it so.
+//!
+//! A host port is taken by a socket that is bound to it and listens to nobody: while a container has it no other program
+//! gets it, and the kernel gives it back however minirun ends. Packets never reach that socket, because the table leads them
+//! to the container before the host looks for one.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt};
+use serde::{Deserialize, Serialize};
+
+use super::Interface;
+use super::owner;
+use super::table::{Element, PORTS4, PORTS6, RANGES4, RANGES6, Value};
+use crate::error::refused;
+
+/// So many ports of a container are held by sockets; a range beyond that is looked up in the kernel's lists when it starts.
+const MOST_HELD: usize = 256;
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// Its number (RFC 5237).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "tcp" => Self::Tcp,
+            "udp" => Self::Udp,
+            "sctp" => Self::Sctp,
+            _ => bail!("tcp, udp or sctp is wanted"),
+        })
+    }
+}
+
+/// Ports from the first to the last.
+type Range = (u16, u16);
+
+/// One `-p`, as it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Of the host; `None` is its loopback device, of both families.
+    address: Option<IpAddr>,
+    /// Of the host; `None` is any that is free.
+    host: Option<Range>,
+    /// Of the container.
+    port: Range,
+    protocol: Protocol,
+}
+
+impl FromStr for Wish {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let failed = || format!("publish port `{text}`");
+        let (rest, protocol) = match text.rsplit_once('/') {
+            Some((rest, protocol)) => (rest, protocol.parse().with_context(failed)?),
+            None => (text, Protocol::Tcp),
+        };
+        let (rest, port) = match rest.rsplit_once(':') {
+            Some((rest, port)) => (Some(rest), port),
+            None => (None, rest),
+        };
+        let port = range(port).with_context(failed)?;
+        let (address, host) = match rest {
+            None => (None, None),
+            Some(rest) => match rest.rsplit_once(':') {
+                Some((address, host)) => (Some(self::address(address).with_context(failed)?), host_range(host)),
+                None => (None, host_range(rest)),
+            },
+        };
+        let host = host.transpose().with_context(failed)?;
+        if let Some(host) = host {
+            let (wanted, given) = (host.1 - host.0, port.1 - port.0);
+            if wanted != given && given != 0 {
+                bail!("{}: {} ports of the host for {} of the container", failed(), wanted + 1, given + 1);
+            }
+        }
+        Ok(Self { address, host, port, protocol })
+    }
+}
+
+fn host_range(text: &str) -> Option<Result<Range>> {
+    (!text.is_empty()).then(|| range(text))
+}
+
+fn address(text: &str) -> Result<IpAddr> {
+    let plain = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    plain
+        .parse()
+        .with_context(|| format!("`{text}` is not an address ([ADDRESS:][HOSTPORT:]PORT[/PROTOCOL] is wanted)"))
+}
+
+fn range(text: &str) -> Result<Range> {
+    let number = |text: &str| {
+        let number = text.parse().ok().filter(|number| *number != 0);
+        number.with_context(|| format!("`{text}` is not a port"))
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    if first > last {
+        bail!("`{text}` ends before it begins");
+    }
+    Ok((first, last))
+}
+
+/// A published port, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Of the host; the unspecified address is all of its family.
+    pub address: IpAddr,
+    /// The first one of the host.
+    pub host: u16,
+    /// The container's address.
+    pub target: IpAddr,
+    /// The first one of the container.
+    pub port: u16,
+    /// How many there are: host ports and container ports go up together.
+    pub count: u16,
+    /// Their protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Port {
+    /// `127.0.0.1:8080->80/tcp`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = |first: u16| match self.count {
+            1 => first.to_string(),
+            count => format!("{first}-{}", first + (count - 1)),
+        };
+        let address = match self.address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        write!(f, "{address}:{}->{}/{}", range(self.host), range(self.port), self.protocol)
+    }
+}
+
+impl Port {
+    /// Whether other machines can reach it.
+    pub fn is_exposed(&self) -> bool {
+        !self.address.is_loopback()
+    }
+
+    /// What leads to it: one element for one port and for a range that is the same in the container, else one a port.
+    pub fn elements(&self, comment: &str) -> Vec<Element> {
+        let (ports, ranges) = if self.address.is_ipv4() { (&PORTS4, &RANGES4) } else { (&PORTS6, &RANGES6) };
+        let last_address = match self.address {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::BROADCAST),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::from(u128::MAX)),
+            address => address,
+        };
+        let protocol = || Value::Protocol(self.protocol.number());
+        let key = |address: IpAddr, port: u16| vec![address.into(), protocol(), Value::Port(port)];
+        let comment = comment.to_owned();
+        if self.count > 1 && self.host == self.port {
+            let end = key(last_address, self.host + (self.count - 1));
+            let value = vec![self.target.into()];
+            return vec![Element { set: ranges, key: key(self.address, self.host), end, value, comment }];
+        }
+        (0..self.count)
+            .map(|offset| Element {
+                set: ports,
+                key: key(self.address, self.host + offset),
+                end: key(last_address, self.host + offset),
+                value: vec![self.target.into(), Value::Port(self.port + offset)],
+                comment: comment.clone(),
+            })
+            .collect()
+    }
+}
+
+/// Ports that are taken for a container, for as long as this value lives.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Which.
+    pub ports: Vec<Port>,
+    sockets: Vec<OwnedFd>,
+}
+
+/// Takes what is wanted, to be led to `interface`. With `dry` it is only looked at.
+///
+/// Errors: a port is in use, by whom; an address that is not the host's; IPv6 on a network that has none.
+pub fn take(wishes: &[Wish], interface: &Interface, state: &Path, dry: bool) -> Result<Taken> {
+    let mut taken = Taken::default();
+    for wish in wishes {
+        for (host, port, count) in parts(wish) {
+            let part = Part { wish, host, port, count };
+            let held = taken.take(&part, interface, state)?;
+            if !dry && taken.sockets.len() + held.len() <= MOST_HELD {
+                taken.sockets.extend(held);
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// A part of a wish.
+struct Part<'a> {
+    wish: &'a Wish,
+    host: Option<Range>,
+    port: u16,
+    count: u16,
+}
+
+/// The parts of a wish: host ports (or any), the first port of the container, and how many.
+fn parts(wish: &Wish) -> Vec<(Option<Range>, u16, u16)> {
+    let count = wish.port.1 - wish.port.0 + 1;
+    match wish.host {
+        Some(host) if host.1 - host.0 + 1 == count => vec![(Some((host.0, host.0)), wish.port.0, count)],
+        // One of many.
+        Some(host) => vec![(Some(host), wish.port.0, 1)],
+        // Each its own.
+        None => (wish.port.0..=wish.port.1).map(|port| (None, port, 1)).collect(),
+    }
+}
+
+impl Taken {
+    /// Takes a part of a wish; the sockets that hold it.
+    fn take(&mut self, part: &Part<'_>, interface: &Interface, state: &Path) -> Result<Vec<OwnedFd>> {
+        let Part { wish, host, port, count } = *part;
+        let addresses = addresses(wish, interface)?;
+        let candidates: Vec<u16> = match host {
+            None => vec![0; 32],
+            Some((first, last)) => (first..=last).collect(),
+        };
+        let mut failed = None;
+        for candidate in candidates {
+            match self.try_at(&addresses, candidate, count, wish.protocol, state) {
+                Ok((first, sockets)) => {
+                    for address in &addresses {
+                        let (target, address) = target(*address, interface)?;
+                        let port = Port { address, host: first, target, port, count, protocol: wish.protocol };
+                        self.ports.push(port);
+                    }
+                    return Ok(sockets);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| anyhow!("publish port `{port}`: no port of the host is free")))
+    }
+
+    /// Binds `count` ports from `first` on at each of the addresses; 0 is any that is free at all of them. The first port.
+    fn try_at(
+        &self,
+        addresses: &[IpAddr],
+        first: u16,
+        count: u16,
+        protocol: Protocol,
+        state: &Path,
+    ) -> Result<(u16, Vec<OwnedFd>)> {
+        let mut first = first;
+        let mut sockets = Vec::new();
+        for offset in 0..count {
+            for address in addresses {
+                let wanted =
+                    if first == 0 { 0 } else { first.checked_add(offset).context("publish ports: above 65535")? };
+                let address = SocketAddr::new(*address, wanted);
+                if let Some(other) = self.ports.iter().find(|other| clashes(other, address, protocol)) {
+                    bail!("publish port `{address}/{protocol}`: asked for twice, by {other} as well");
+                }
+                let Some((socket, port)) = hold(address, protocol, state)? else { continue };
+                if first == 0 {
+                    first = port;
+                }
+                sockets.push(socket);
+            }
+        }
+        if first == 0 {
+            bail!("publish a port of {protocol}: this kernel cannot choose one: give one, as -p 8080:80/{protocol}");
+        }
+        Ok((first, sockets))
+    }
+}
+
+fn clashes(port: &Port, address: SocketAddr, protocol: Protocol) -> bool {
+    let same = port.address == address.ip()
+        || (port.address.is_ipv4() == address.is_ipv4()
+            && (port.address.is_unspecified() || address.ip().is_unspecified()));
+    let last = port.host + (port.count - 1);
+    same && port.protocol == protocol && (port.host..=last).contains(&address.port())
+}
+
+/// The addresses of the host at which a wish is published.
+fn addresses(wish: &Wish, interface: &Interface) -> Result<Vec<IpAddr>> {
+    let has_ipv6 = interface.address6.is_some();
+    Ok(match wish.address {
+        Some(address) if address.is_ipv6() && !has_ipv6 => {
+            return Err(refused(
+                format!("publish port at [{address}]: network `{}` has no IPv6", interface.network),
+                "publish it at an IPv4 address, or make the network with --ipv6",
+            ));
+        }
+        Some(address) => vec![address],
+        None => vec![Ipv4Addr::LOCALHOST.into()],
+    })
+}
+
+/// Where packets to an address of the host are led.
+fn target(address: IpAddr, interface: &Interface) -> Result<(IpAddr, IpAddr)> {
+    let target = match address {
+        IpAddr::V4(_) => IpAddr::V4(interface.address.addr()),
+        IpAddr::V6(_) => IpAddr::V6(interface.address6.context("publish a port: no IPv6 address")?.addr()),
+    };
+    Ok((target, address))
+}
+
+/// A socket that holds a port; which, where it was any. `None` where the kernel has no sockets of this protocol.
+fn hold(address: SocketAddr, protocol: Protocol, state: &Path) -> Result<Option<(OwnedFd, u16)>> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
+    };
+    let failed = || format!("publish port `{address}/{protocol}`");
+    let open = || socket_with(family, kind, SocketFlags::CLOEXEC, Some(number));
+    let socket = match open() {
+        Err(rustix::io::Errno::PROTONOSUPPORT | rustix::io::Errno::SOCKTNOSUPPORT) if protocol == Protocol::Sctp => {
+            return Ok(None);
+        }
+        socket => socket.with_context(failed)?,
+    };
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true).with_context(failed)?;
+    }
+    let bound = match bind(&socket, &address) {
+        // Connections that are over hold it still, for a minute; a server that listens would be in the way of this too.
+        Err(rustix::io::Errno::ADDRINUSE) if protocol == Protocol::Tcp => {
+            sockopt::set_socket_reuseaddr(&socket, true).with_context(failed)?;
+            bind(&socket, &address).and_then(|()| sockopt::set_socket_reuseaddr(&socket, false))
+        }
+        bound => bound,
+    };
+    match bound {
+        Ok(()) => {}
+        Err(rustix::io::Errno::ADDRINUSE) => {
+            return Err(in_use(address, protocol, state));
+        }
+        Err(rustix::io::Errno::ADDRNOTAVAIL) => {
+            return Err(refused(
+                format!("{}: {} is no address of this host", failed(), address.ip()),
+                "`ip addr` lists those that are",
+            ));
+        }
+        Err(error) => return Err(error).with_context(failed),
+    }
+    let local = getsockname(&socket).with_context(failed)?;
+    let local: SocketAddr = local.try_into().with_context(failed)?;
+    Ok(Some((socket, local.port())))
+}
+
+/// The error of a port that somebody has.
+pub fn in_use(address: SocketAddr, protocol: Protocol, state: &Path) -> anyhow::Error {
+    let whose = owner::of(address, protocol, state);
+    let whose = whose.map_or_else(|| "in use".to_owned(), |owner| format!("in use by {owner}"));
+    refused(format!("publish port `{address}/{protocol}`: {whose}"), "choose another host port")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wish(text: &str) -> Wish {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_typed_means() {
+        assert_eq!(wish("80"), Wish { address: None, host: None, port: (80, 80), protocol: Protocol::Tcp });
+        assert_eq!(wish("8080:80").host, Some((8080, 8080)));
+        assert_eq!(wish("0.0.0.0:8080:80/udp").address, Some(Ipv4Addr::UNSPECIFIED.into()));
+        assert_eq!(wish("[::1]:8080:80").address, Some(Ipv6Addr::LOCALHOST.into()));
+        assert_eq!(wish("127.0.0.1::80").host, None);
+        assert_eq!(wish("8000-8009:80-89").port, (80, 89));
+        assert_eq!(wish("8000-8009:80").host, Some((8000, 8009)));
+        for bad in
+            ["", "x", "0:80", "80:0", "70000:80", "9-8:80", "8000-8002:80-89", "80/icmp", "a:1:2", "1:2:3:4", ":"]
+        {
+            assert!(bad.parse::<Wish>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_range_that_stays_the_same_is_one_element() {
+        let port = |host, count| Port {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            host,
+            target: Ipv4Addr::new(10, 0, 0, 2).into(),
+            port: 8000,
+            count,
+            protocol: Protocol::Udp,
+        };
+        assert_eq!(port(8000, 1000).elements("x").len(), 1);
+        assert_eq!(port(9000, 10).elements("x").len(), 10);
+        assert_eq!(port(9000, 10).to_string(), "0.0.0.0:9000-9009->8000-8009/udp");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "\\PC{0,20}|([0-9]{1,5}|:|-|/|tcp|\\[::1\\]){1,8}") {
+            if let Ok(wish) = text.parse::<Wish>() {
+                parts(&wish);
+            }
+        }
+    }
+}
