@@ -300,7 +300,10 @@ impl Taken {
                 if first == 0 {
                     first = port;
                 }
-                sockets.push(socket);
+                // Of a large range only the first ports are held; the others were free a moment ago.
+                if sockets.len() < MOST_HELD {
+                    sockets.push(socket);
+                }
             }
         }
         if first == 0 {
