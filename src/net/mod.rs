@@ -321,7 +321,7 @@ fn elements_of(ports: &[Port], id: &str) -> Vec<Element> {
 fn free(ports: &[Port], elements: &[Element], state: &Path) -> Result<()> {
     let there = || -> Result<bool> {
         // As many as the kernel's answers fit into a socket.
-        for some in elements.chunks(256) {
+        for some in elements.chunks(64) {
             if nft::table(some)?.is_some_and(|(_, there)| there.contains(&true)) {
                 return Ok(true);
             }
