@@ -7,14 +7,14 @@ mod encode;
 mod expression;
 mod message;
 
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::libc;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
 use self::encode::{encode, encode_element};
@@ -47,6 +47,9 @@ pub fn commit(changes: &[&Change]) -> Result<(), Refused> {
         set_socket_send_buffer_size_force(&socket, 2 * bytes.len()).map_err(|error| broken(error.into()))?;
     }
     socket.send(&bytes, 0).map_err(broken)?;
+    if changes.iter().any(|change| matches!(change, Change::DeleteElement(_) | Change::DeleteTable)) {
+        let_the_kernel_close(socket.as_fd());
+    }
     // The kernel has handled the transaction when `send` returns, and all its answers are in the queue.
     let mut buffer = vec![0; 16 * 1024];
     let mut acknowledged = false;
@@ -64,6 +67,21 @@ pub fn commit(changes: &[&Change]) -> Result<(), Refused> {
             }
             acknowledged = true;
         }
+    }
+}
+
+/// Leaves the last close of a socket to the kernel. Closed by this process, one that has deleted something waits for all
+/// processors to forget it, ten milliseconds or more (`nft_rcv_nl_event`), and so does an exit.
+///
+/// A copy of it is sent through a UNIX socket that is sent through itself: once this process has closed its descriptors,
+/// nobody can ever receive them, and the kernel's collector of such sockets (unix(7), `unix_gc`), a worker of its own since
+/// Linux 6.10, closes them. Where that does not work nothing is lost but the time.
+fn let_the_kernel_close(socket: BorrowedFd<'_>) {
+    let pair = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC);
+    if let Ok((one, other)) = pair {
+        let fds = [other.as_raw_fd(), socket.as_raw_fd()];
+        let message = [IoSlice::new(&[0])];
+        let _ = sendmsg::<()>(one.as_raw_fd(), &message, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None);
     }
 }
 
