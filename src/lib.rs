@@ -14,6 +14,7 @@ pub mod held;
 pub mod holder;
 pub mod image;
 pub mod init;
+pub mod joiner;
 pub mod launch;
 pub mod listing;
 pub mod log;
