@@ -54,12 +54,7 @@ pub struct ExecArgs {
     #[arg(long, conflicts_with_all = ["interactive", "tty", "detach", "env", "env_file", "workdir", "user", "privileged"])]
     net_only: bool,
     /// Container, program and its arguments
-    #[arg(
-        value_name = "CONTAINER COMMAND [ARG...]",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required = true
-    )]
+    #[arg(value_name = "CONTAINER COMMAND [ARG...]", trailing_var_arg = true, required = true)]
     words: Vec<OsString>,
 }
 
