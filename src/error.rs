@@ -134,7 +134,7 @@ pub fn warn(message: &str) {
 }
 
 /// Writes to standard error. Where that is broken there is nobody to tell, and no reason to fail.
-fn tell(text: &str) {
+pub fn tell(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 

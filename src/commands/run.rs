@@ -13,7 +13,7 @@ use crate::plan::{self, Plan};
 use crate::sandbox::namespaces::Share;
 use crate::state::Found;
 use crate::supervise::Signals;
-use crate::{bundle, holder, launch, reaper, sys};
+use crate::{bundle, holder, launch, reaper, sys, terminal};
 
 /// Runs it to its end, or until it is left to itself; the exit code. With `--dry-run`, prints instead what would be done.
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
@@ -61,7 +61,13 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
         launch::run(&mut plan, root, again, signals, caller)
     };
     if args.detach || args.tty && args.interactive {
-        return holder::apart(|caller, mut signals| launch(Some(caller), &mut signals));
+        // With -d it is let go in any case, else by keys.
+        let at_leave = || {
+            if !args.detach {
+                terminal::say_left();
+            }
+        };
+        return holder::apart(at_leave, |caller, mut signals| launch(Some(caller), &mut signals));
     }
     // Before anything is made, so that a signal finds the guards in place.
     let mut signals = Signals::catch()?;
