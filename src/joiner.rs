@@ -7,12 +7,12 @@
 //! (CVE-2016-9962, CVE-2019-5736).
 
 use std::convert::Infallible;
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
 use nix::libc::{CLONE_PARENT, ENOMEM};
-use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open, set_dumpable_behavior};
 
@@ -69,9 +69,22 @@ pub fn hand_over(
 pub fn follow(joiner: &Child, mut number: PipeReader, socket: &End) -> Result<Child> {
     let mut bytes = [0; 4];
     let told = number.read_exact(&mut bytes);
-    while waitpid(Pid::from_raw(joiner.pid), None) == Err(nix::Error::EINTR) {}
-    if told.is_err() {
-        return Err(socket.next()?.unexpected());
+    let ended = loop {
+        match waitpid(Pid::from_raw(joiner.pid), None) {
+            Err(nix::Error::EINTR) => {}
+            ended => break ended,
+        }
+    };
+    match told {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            // Was it killed when its sibling was there already, that one ends by this.
+            socket.hang_up()?;
+            if let Ok(WaitStatus::Signaled(..)) = ended {
+                bail!("{FAILED}: the one that was to make it was killed");
+            }
+            return Err(socket.next()?.unexpected());
+        }
+        told => told.context(FAILED)?,
     }
     let pid = i32::from_ne_bytes(bytes);
     // The kernel is asked whether it is a child of ours: then the number is its own until it is waited for.

@@ -204,7 +204,9 @@ host_test!(who_joins_another_is_killed_at_every_fourth_call, within 300, |host| 
     let words = "run --net=none --pid=container:first busybox sleep 0.02";
     for below in [false, true] {
         let calls = if below { host.calls_of_the_child(words) } else { host.calls(words) };
-        for call in calls.iter().step_by(4) {
+        // The child's last one is the joiner's, by which it would have told of its sibling.
+        let last = calls.iter().rfind(|call| below && call.name == "write");
+        for call in calls.iter().step_by(4).chain(last) {
             let tampered = if below { host.tampered_below(words, call, "signal=KILL") } else { host.tampered(words, call, "signal=KILL") };
             let output = tampered.run();
             assert!([0, 125, 137].contains(&output.code), "{call:?}: {output}");
@@ -213,4 +215,28 @@ host_test!(who_joins_another_is_killed_at_every_fourth_call, within 300, |host| 
         host.bury();
     }
     host.minirun(["rm", "-f", &id]).ok();
+});
+
+host_test!(calls_of_who_joins_another_fail, within 300, |host| {
+    host.has_run_detached();
+    let id = host.detached(&["--net=none", "--name", "first"], &["sleep", "1000"]);
+    let words = "run --net=none --pid=container:first busybox true";
+    // As in tests/errors.rs; and a debug build counts its threads by a directory.
+    let cannot_fail = ["exit_group", "getrandom", "close", "flock", "umask", "getdents64"];
+    for below in [false, true] {
+        let calls = if below { host.calls_of_the_child(words) } else { host.calls(words) };
+        for call in calls.iter().filter(|call| !cannot_fail.contains(&call.name.as_str())).step_by(2) {
+            let error = "error=ENOMEM";
+            let failing =
+                if below { host.tampered_below(words, call, error) } else { host.tampered(words, call, error) };
+            let mut failing = failing.start();
+            host.soon(&format!("it ends although {call:?} fails"), || failing.has_ended());
+            let output = failing.wait();
+            let in_rusts_start = output.stderr.contains("stack_overflow.rs");
+            assert!(in_rusts_start || !output.stderr.contains("panicked"), "{call:?}: {output}");
+        }
+        host.bury();
+    }
+    assert_eq!(host.minirun(["ps", "-q"]).ok().trim(), id);
+    host.remove_all();
 });
