@@ -15,6 +15,8 @@ mod seccomp {
     pub mod bpf;
     #[path = "src/sandbox/seccomp/openings.rs"]
     pub mod openings;
+    #[path = "src/sandbox/seccomp/policy.rs"]
+    pub mod policy;
     #[path = "src/sandbox/seccomp/profile.rs"]
     pub mod profile;
 }

@@ -4,21 +4,22 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::seccomp::bpf::{ALLOW, Arch, Condition, ERRNO, Op, X32_BIT};
 use crate::seccomp::openings::Openings;
+use crate::seccomp::policy::{ALLOW, Arch, Condition, ERRNO, Op, X32_BIT};
 use crate::seccomp::profile::{ABSENT, Row, Rule, Tables, is_int};
 
 const NUMBERS: &str = "src/sandbox/seccomp/numbers.txt";
 const PROFILE: &str = "src/sandbox/seccomp/default.profile";
 const CREDENTIALS: &str = "src/sandbox/credentials.rs";
 /// All that this file is made of, for cargo.
-pub const SOURCES: [&str; 7] = [
+pub const SOURCES: [&str; 8] = [
     NUMBERS,
     PROFILE,
     CREDENTIALS,
     "build/filter.rs",
     "src/sandbox/seccomp/bpf.rs",
     "src/sandbox/seccomp/openings.rs",
+    "src/sandbox/seccomp/policy.rs",
     "src/sandbox/seccomp/profile.rs",
 ];
 

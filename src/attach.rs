@@ -28,7 +28,7 @@ use signal_hook::consts::{SIGCONT, SIGINT, SIGQUIT, SIGWINCH};
 
 use crate::error::warn;
 use crate::supervise::Signals;
-use crate::terminal::{DetachKeys, RawMode};
+use crate::terminal::{self, DetachKeys, RawMode};
 
 /// The longest message: a kind and its bytes.
 pub const LONGEST: usize = 16 * 1024;
@@ -150,6 +150,7 @@ pub fn run(directory: &Path, options: Options<'_>) -> Result<Option<u8>> {
         client.send_unsent()?;
         if typed && client.read_typed()? {
             drop(client.raw.take());
+            terminal::say_left();
             return Ok(Some(0));
         }
     }

@@ -242,7 +242,7 @@ pub struct RunArgs {
     #[arg(long, action = ArgAction::Help)]
     pub help: Option<bool>,
     /// Image (unless --rootfs is given), program and its arguments
-    #[arg(value_name = "IMAGE [COMMAND [ARG...]]", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "IMAGE [COMMAND [ARG...]]", trailing_var_arg = true)]
     pub words: Vec<OsString>,
 }
 
@@ -334,32 +334,4 @@ pub fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::Mode;
-
-    fn run(line: &str) -> RunArgs {
-        let words = ["minirun"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
-        match parse(words).unwrap().verb {
-            Verb::Run(run) => *run,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_definitions_are_sound() {
-        Cli::command().debug_assert();
-        RunAlone::command().debug_assert();
-    }
-
-    #[test]
-    fn options_end_where_the_image_begins() {
-        let args = run("run -it --net none --rm busybox ls -l --net x");
-        assert!(args.interactive && args.tty && args.rm);
-        assert_eq!(args.network.mode().unwrap(), Mode::None);
-        assert_eq!(args.words, ["busybox", "ls", "-l", "--net", "x"]);
-        assert_eq!(run("--root /x run --network=host b").words, ["b"]);
-        assert!(run("run --rm --rm --net=host --net=none b").network.mode().is_err());
-        assert_eq!(run("run -h web busybox -x").hostname.as_deref(), Some("web"));
-    }
-}
+mod tests;

@@ -114,7 +114,10 @@ pub fn report_usage(usage: &clap::Error) -> u8 {
         .split("\n\n")
         .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     let message = parts.next().unwrap_or_default();
-    let tip = parts.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned));
+    // Of what begins with a dash nothing is an image or a container: that it could be meant so is no help.
+    let mut tips = parts.filter_map(|part| part.strip_prefix("tip: ").map(str::to_owned));
+    let useful = |tips: String| tips.split(" tip: ").find(|tip| !tip.starts_with("to pass")).map(str::to_owned);
+    let tip = tips.next().and_then(useful);
     let tip = tip.unwrap_or_else(|| "see `minirun --help`, `minirun run --help`".into());
     tell(&format!("minirun: parse command line: {}\n  {}\n", printable(&message), printable(&tip)));
     EXIT_FAILED
@@ -131,7 +134,7 @@ pub fn warn(message: &str) {
 }
 
 /// Writes to standard error. Where that is broken there is nobody to tell, and no reason to fail.
-fn tell(text: &str) {
+pub fn tell(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 

@@ -18,20 +18,18 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{PipeWriter, Read, Write};
+use std::io::PipeWriter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::libc::CLONE_PARENT;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
-use nix::unistd::{ForkResult, Pid};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use nix::unistd::ForkResult;
 
 use crate::error::refused;
 use crate::init;
+use crate::joiner;
 use crate::launch::Container;
 use crate::options;
 use crate::plan::Process;
@@ -44,7 +42,7 @@ use crate::sandbox::seccomp::{Choice, Filter};
 use crate::state::Found;
 use crate::supervise::{Io, Signals, Watch};
 use crate::sync::{self, End};
-use crate::sys::{self, Child, Side};
+use crate::sys::{self, Side};
 use crate::terminal::Relay;
 
 /// What is joined, held open from before it is joined.
@@ -82,7 +80,7 @@ impl Place {
     /// Joins all but the user namespace. (That one last, by the child: it takes the right to join the others away.)
     fn join(&self) -> Result<()> {
         self.groups.as_ref().map_or(Ok(()), Entrance::join)?;
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close minirun to debuggers")?;
+        joiner::hide()?;
         let all = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNET
@@ -120,7 +118,7 @@ pub fn run(place: &Place, process: &Process, detach: bool) -> Result<u8> {
 fn make(place: &Place, process: &Process, detach: bool) -> Result<Container> {
     let failed = "make a process in the container";
     let (ours, theirs) = sync::pair()?;
-    let (mut number, made) = std::io::pipe().context(failed)?;
+    let (number, made) = std::io::pipe().context(failed)?;
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
     let birthplace = place.groups.as_ref().and_then(Entrance::birthplace);
     let joiner = match sys::clone3(0, birthplace).context(failed)? {
@@ -128,46 +126,13 @@ fn make(place: &Place, process: &Process, detach: bool) -> Result<Container> {
         Side::Child => init::carry_out(&theirs, || join_and_make(place, process, detach, &theirs, made)),
     };
     drop((theirs, made));
-    let mut bytes = [0; 4];
-    let told = number.read_exact(&mut bytes);
-    while waitpid(Pid::from_raw(joiner.pid), None) == Err(nix::Error::EINTR) {}
-    if told.is_err() {
-        return Err(ours.next()?.unexpected());
-    }
-    let pid = i32::from_ne_bytes(bytes);
-    // The kernel is asked whether it is a child of ours: then the number is its own until it is waited for.
-    waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
-        .context(failed)?;
-    let pidfd = rustix::process::Pid::from_raw(pid).context(failed)?;
-    let pidfd = rustix::process::pidfd_open(pidfd, rustix::process::PidfdFlags::empty()).context(failed)?;
-    Ok(Container::of(Child { pid, pidfd }, ours))
+    Ok(Container::of(joiner::follow(&joiner, number, &ours)?, ours))
 }
 
 /// The joiner: lets go, joins, and makes its sibling.
-fn join_and_make(
-    place: &Place,
-    process: &Process,
-    detach: bool,
-    parent: &End,
-    mut made: PipeWriter,
-) -> Result<Infallible> {
+fn join_and_make(place: &Place, process: &Process, detach: bool, parent: &End, made: PipeWriter) -> Result<Infallible> {
     place.join()?;
-    // Among what is closed: the record, the groups and whatever else minirun or its caller had open on the host.
-    let kept: Vec<_> = [parent.as_fd(), made.as_fd()].into_iter().chain(place.user()).collect();
-    sys::close_all_but(&kept).context("close descriptors")?;
-    if place.user.is_none() {
-        credentials::narrow(process)?;
-    }
-    match sys::clone3(CLONE_PARENT as u64, None).context("make a process in the container")? {
-        Side::Parent(child) => {
-            made.write_all(&child.pid.to_ne_bytes()).context("tell of the process in the container")?;
-            sys::exit_now(0)
-        }
-        Side::Child => {
-            drop(made);
-            init::carry_out(parent, || become_program(place, process, detach, parent))
-        }
-    }
+    joiner::hand_over(process, place.user(), parent, made, || become_program(place, process, detach, parent))
 }
 
 fn become_program(place: &Place, process: &Process, detach: bool, parent: &End) -> Result<Infallible> {
@@ -187,6 +152,7 @@ fn become_program(place: &Place, process: &Process, detach: bool, parent: &End) 
         .with_context(|| format!("enter working directory `{}`", process.workdir.display()))?;
     rootfs::enter_working_directory(directory, &process.workdir)?;
     init::connect_stdio(process, terminal.as_ref(), None, detach)?;
+    init::take_terminal(process)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop((terminal, root));
@@ -234,10 +200,10 @@ pub fn net_only(found: &Found, argv: &[std::ffi::CString]) -> Result<u8> {
     match init::execute(argv, &reaper::environment()?)? {}
 }
 
-/// Whether the container could look into a process of the host that joins it: then minirun runs as a copy that nobody can
-/// change, see [`crate::reaper::sealed_copy`].
+/// Whether the container, or one that it shares processes with, could look into a process of the host that joins it: then
+/// minirun runs as a copy that nobody can change, see [`crate::reaper::sealed_copy`].
 pub fn needs_sealed_copy(found: &Found) -> bool {
-    found.record.inside.capabilities & Capability::CAP_SYS_PTRACE.bitmask() != 0
+    found.record.inside.capabilities & Capability::CAP_SYS_PTRACE.bitmask() != 0 || found.shares_processes()
 }
 
 /// An error where the container cannot take a further process now.

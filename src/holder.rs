@@ -61,8 +61,12 @@ impl Caller {
 
 /// Does `work` in a process of its own. The exit code of the command: the program's, or 0 once it was let go.
 ///
-/// `work` is given the command; it lets it go, or gives it back with its exit code.
-pub fn apart(work: impl FnOnce(Caller, Signals) -> (Option<Caller>, Result<u8>)) -> Result<u8> {
+/// `work` is given the command; it lets it go, or gives it back with its exit code. `at_leave` is done by a command that was let
+/// go.
+pub fn apart(
+    at_leave: impl FnOnce(),
+    work: impl FnOnce(Caller, Signals) -> (Option<Caller>, Result<u8>),
+) -> Result<u8> {
     // Before there are two, so that no signal is lost between them.
     let mut signals = Signals::catch()?;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
@@ -86,12 +90,17 @@ pub fn apart(work: impl FnOnce(Caller, Signals) -> (Option<Caller>, Result<u8>))
         }
         ForkResult::Parent { child } => {
             drop(theirs);
-            wait(&ours, child, &mut signals)
+            let code = wait(&ours, child, &mut signals)?;
+            if code.is_none() {
+                at_leave();
+            }
+            Ok(code.unwrap_or(0))
         }
     }
 }
 
-fn wait(holder: &OwnedFd, pid: Pid, signals: &mut Signals) -> Result<u8> {
+/// The exit code; `None` where it was let go.
+fn wait(holder: &OwnedFd, pid: Pid, signals: &mut Signals) -> Result<Option<u8>> {
     loop {
         let mut fds = [PollFd::new(holder.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
@@ -110,10 +119,10 @@ fn wait(holder: &OwnedFd, pid: Pid, signals: &mut Signals) -> Result<u8> {
         let mut bytes = [0; 2];
         match recv(holder.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
             Err(nix::Error::EINTR) => {}
-            Ok(1) if bytes[0] == LET_GO => return Ok(0),
+            Ok(1) if bytes[0] == LET_GO => return Ok(None),
             Ok(2) if bytes[0] == ENDED => {
                 let _ = waitpid(pid, None);
-                return Ok(bytes[1]);
+                return Ok(Some(bytes[1]));
             }
             _ => {
                 let _ = waitpid(pid, None);

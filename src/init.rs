@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Write;
+use std::io::{PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,11 +14,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, makedev, openat, openat2};
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, umask};
+use rustix::process::{Signal, set_parent_process_death_signal, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 
 use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
 use crate::held::Pipes;
+use crate::joiner;
 use crate::net::rtnl::Rtnl;
 use crate::plan::{Plan, Process};
 use crate::reaper;
@@ -26,7 +27,7 @@ use crate::sandbox::cgroup::Entrance;
 use crate::sandbox::devices::{self, Terminal};
 use crate::sandbox::namespaces::Whose;
 use crate::sandbox::userns::UserNamespace;
-use crate::sandbox::{credentials, host_devices, masks, mounts, rootfs};
+use crate::sandbox::{credentials, host_devices, masks, mounts, procfs, rootfs};
 use crate::sync::End;
 use crate::sys;
 
@@ -41,10 +42,12 @@ pub struct Given<'a> {
     pub pipes: Option<&'a Pipes>,
     /// What leads into the container's groups, if it has some.
     pub cgroup: Option<&'a Entrance>,
+    /// Where it tells of the process that it makes in another container's PID namespace.
+    pub made: Option<PipeWriter>,
 }
 
 /// Becomes the program of `plan`.
-pub fn run(plan: &Plan, given: &Given<'_>) -> ! {
+pub fn run(plan: &Plan, given: Given<'_>) -> ! {
     carry_out(given.parent, || become_program(plan, given))
 }
 
@@ -63,8 +66,8 @@ pub fn carry_out(parent: &End, work: impl FnOnce() -> Result<Infallible>) -> ! {
     sys::exit_now(code)
 }
 
-fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
-    let Given { parent, reaper, pipes, cgroup } = *given;
+fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
+    let Given { parent, reaper, pipes, cgroup, made } = given;
     // Before anything else, so that a killed minirun takes this process along. If it was killed before this line, the end of
     // its socket is found further down.
     die_with_parent()?;
@@ -91,7 +94,9 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     // While the host's files are in sight.
     let sources = mounts::copy_sources(&plan.mounts, privileged, within)?;
     match &plan.layout {
-        Some(layout) => layout.assemble(layout.copy(&plan.lower)?, &plan.lower, &plan.files)?,
+        Some(layout) => {
+            layout.assemble(layout.copy(&plan.lower, plan.namespaces.processes())?, &plan.lower, &plan.files)?;
+        }
         None => make_own_layout(plan, within)?,
     }
     let uid = plan.process.user.uid;
@@ -124,6 +129,9 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     }
     rootfs::enter_working_directory(workdir, &plan.process.workdir)?;
     connect_stdio(&plan.process, terminal.as_ref(), pipes, false)?;
+    if made.is_none() {
+        take_terminal(&plan.process)?;
+    }
     umask(FileMode::from_raw_mode(plan.layout.as_ref().and_then(|layout| layout.umask).unwrap_or(0o022)));
 
     parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
@@ -137,9 +145,25 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     if !plan.namespaces.has_own_processes() {
         // Others see this process, which until execve is minirun: with few rights left, its program could be opened by them
         // (CVE-2019-5736). execve takes it back.
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).context("close the process to others")?;
+        joiner::hide()?;
     }
-    confine_and_execute(&plan.process, reaper, Some(parent), within)
+    match made {
+        Some(made) => {
+            plan.namespaces.join_processes()?;
+            joiner::hand_over(&plan.process, None, parent, made, || become_program_among_others(plan, parent))
+        }
+        None => confine_and_execute(&plan.process, reaper, Some(parent), within),
+    }
+}
+
+/// The rest, in a process that is seen by those of another container.
+fn become_program_among_others(plan: &Plan, parent: &End) -> Result<Infallible> {
+    die_with_parent()?;
+    rustix::process::setsid().context("make a session")?;
+    take_terminal(&plan.process)?;
+    // Until its number is on record.
+    parent.wait_for_go()?;
+    confine_and_execute(&plan.process, None, Some(parent), None)
 }
 
 /// Makes the root file system and the mounts that a container has unless a bundle says otherwise; `within` is its user
@@ -149,11 +173,13 @@ fn make_own_layout(plan: &Plan, within: Option<BorrowedFd<'_>>) -> Result<()> {
     let mapped = within.map(|within| rootfs::map_lower(&plan.lower, within)).transpose()?;
     let cgroups = privileged.then(mounts::copy_cgroups).transpose()?;
     let shm = plan.namespaces.shared_memory()?;
+    let proc = plan.namespaces.processes().map(|pid| procfs::mount_of(pid, &[], mounts::CLOSED)).transpose();
+    let proc = proc.context("mount `/proc`")?;
     userns.map_or(Ok(()), UserNamespace::own_files)?;
     rootfs::assemble(&plan.lower, &plan.files, mapped.as_ref(), privileged)?;
     drop(mapped);
-    mounts::kernel_file_systems(cgroups.as_ref(), privileged)?;
-    drop(cgroups);
+    mounts::kernel_file_systems(proc.as_ref(), cgroups.as_ref(), privileged)?;
+    drop((proc, cgroups));
     let tty = userns.map_or(devices::TTY, |user| user.host_gid(devices::TTY));
     devices::make(tty, plan.openings.shm_size, shm.as_ref(), privileged)?;
     userns.map_or(Ok(()), UserNamespace::own_devices)
@@ -207,7 +233,6 @@ pub fn die_with_parent() -> Result<()> {
 pub fn connect_stdio(process: &Process, terminal: Option<&Terminal>, pipes: Option<&Pipes>, mute: bool) -> Result<()> {
     let failed = "connect standard input and output";
     if let Some(terminal) = terminal {
-        sys::set_controlling_terminal(&terminal.slave).context("take the terminal")?;
         dup2_stdin(&terminal.slave).context(failed)?;
         dup2_stdout(&terminal.slave).context(failed)?;
         return dup2_stderr(&terminal.slave).context(failed);
@@ -235,6 +260,14 @@ pub fn connect_stdio(process: &Process, terminal: Option<&Terminal>, pipes: Opti
     }
     if mute || is_null(stderr())? {
         dup2_stderr(&null).context(failed)?;
+    }
+    Ok(())
+}
+
+/// Makes the terminal that it has as its standard input, if it is to have one, that of its session, which it leads.
+pub fn take_terminal(process: &Process) -> Result<()> {
+    if process.terminal {
+        sys::set_controlling_terminal(stdin()).context("take the terminal")?;
     }
     Ok(())
 }

@@ -3,11 +3,13 @@
 //! Called by `commands/run.rs`. Everything that is made is held by a guard, so that an error, a signal or a panic undoes it;
 //! what a SIGKILL leaves, the kernel ends, or the next command sweeps.
 
+use std::io::PipeReader;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -22,12 +24,13 @@ use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
 use crate::sandbox::rest::Rest;
 use crate::sandbox::seccomp::Choice;
+use crate::sandbox::userns::UserNamespace;
 use crate::state::{self, Entry, Exit, Found, State};
 use crate::supervise::{Io, Signals, Watch};
 use crate::sync::{self, End, FromChild};
 use crate::sys::{self, Child, Side};
 use crate::terminal::{self, Relay};
-use crate::{init, reaper};
+use crate::{init, joiner, reaper};
 
 /// Runs a container from its first step to its end. The exit code of its program, and the command that was typed if it waits
 /// for that still.
@@ -72,17 +75,13 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     let (ends, given) = pipes.then(|| held::make_pipes(uid, plan.process.interactive)).transpose()?.unzip();
     // The log last: it is told of in the record, and goes with the entry.
     let log = if detached { open_log(plan)? } else { None };
+    plan.namespaces.note_joined()?;
     let mut container = spawn(plan, given, cgroup.as_ref().map(Cgroup::entrance))?;
     plan.network.attach(container.pid() as u32, || container.inside())?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
-    plan.record.pid = Some(container.pid());
-    plan.record.pid_start = state::start_time(container.pid());
-    entry.commit(&plan.record)?;
-    if let Some(arguments) = &plan.arguments {
-        entry.write("arguments", arguments)?;
-    }
-    if let (Choice::File(_), Some(filter)) = (&plan.record.inside.security.seccomp, &plan.process.filter) {
-        entry.write("filter", &filter.to_bytes())?;
+    let is_joiner = container.made.is_some();
+    if !is_joiner {
+        put_on_record(plan, &mut entry, container.pid())?;
     }
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
     // its size first, and who is told the ID must find all of it.
@@ -108,6 +107,10 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         }
         (None, None) => Io::Inherited,
     };
+    if is_joiner {
+        container.enter()?;
+        put_on_record(plan, &mut entry, container.pid())?;
+    }
     if !early {
         container.socket.go()?;
     }
@@ -121,6 +124,20 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         command.let_go()?;
     }
     Ok(Launched { state, entry, cgroup, container, io })
+}
+
+/// Puts on disk what is known of the container, and its first process `pid`.
+fn put_on_record(plan: &mut Plan, entry: &mut Entry, pid: i32) -> Result<()> {
+    plan.record.pid = Some(pid);
+    plan.record.pid_start = state::start_time(pid);
+    entry.commit(&plan.record)?;
+    if let Some(arguments) = &plan.arguments {
+        entry.write("arguments", arguments)?;
+    }
+    if let (Choice::File(_), Some(filter)) = (&plan.record.inside.security.seccomp, &plan.process.filter) {
+        entry.write("filter", &filter.to_bytes())?;
+    }
+    Ok(())
 }
 
 fn until_end(
@@ -203,6 +220,8 @@ pub struct Container {
     child: Child,
     socket: End,
     ended: bool,
+    /// Until it is the joiner no more: where that tells which process is the first one of the container.
+    made: Option<PipeReader>,
     /// The processes that do not end with the first one.
     rest: Option<Rest>,
 }
@@ -219,27 +238,27 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
         flags |= libc::CLONE_NEWNET;
     }
     debug_assert_eq!(sys::threads(), 1, "clone3 copies one thread only");
-    let home = plan.namespaces.aim(plan.userns.as_ref())?;
+    let (number, made) = plan.namespaces.processes().map(|_| std::io::pipe()).transpose()?.unzip();
+    let home = plan.userns.as_ref().map(UserNamespace::aim).transpose()?;
     match sys::clone3(flags as u64, cgroup.and_then(Entrance::birthplace)) {
         Ok(Side::Parent(child)) => {
             // Its ends of the pipes are the child's alone, so that they end with it.
             drop(pipes);
-            let container = Container { child, socket: ours, ended: false, rest: None };
-            home.back().map(|()| container)
+            let mut container = Container::of(child, ours);
+            container.made = number;
+            let back = home.map_or(Ok(()), |home| setns(home, CloneFlags::CLONE_NEWNET));
+            back.context("come back to minirun's own network").map(|()| container)
         }
         Ok(Side::Child) => {
-            drop(ours);
-            let given = Given { parent: &theirs, reaper: reaper.as_ref(), pipes: pipes.as_ref(), cgroup };
-            init::run(plan, &given)
+            drop((ours, number));
+            let given = Given { parent: &theirs, reaper: reaper.as_ref(), pipes: pipes.as_ref(), cgroup, made };
+            init::run(plan, given)
         }
         Err(error) => {
             let remedy = match error.raw_os_error() {
                 Some(libc::EPERM) => "minirun needs root with CAP_SYS_ADMIN",
                 Some(libc::EINVAL) => {
                     "this kernel lacks one of the mount, PID, UTS, IPC, cgroup and network namespaces"
-                }
-                Some(libc::ENOMEM) if !plan.namespaces.has_own_processes() => {
-                    "the container whose processes are joined has ended"
                 }
                 Some(libc::ENOSPC) => "raise user.max_net_namespaces and its like, see namespaces(7)",
                 Some(libc::ENOSYS) => "minirun needs Linux 5.12 or later",
@@ -253,12 +272,24 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
 impl Container {
     /// A further process of a container.
     pub fn of(child: Child, socket: End) -> Self {
-        Self { child, socket, ended: false, rest: None }
+        Self { child, socket, ended: false, made: None, rest: None }
     }
 
     /// It may become the program.
     pub fn go(&self) -> Result<()> {
         self.socket.go()
+    }
+
+    /// Has the joiner, which is ready, go among the processes of another container. From here on, what it has made there is
+    /// the first process.
+    fn enter(&mut self) -> Result<()> {
+        let Some(number) = self.made.take() else { return Ok(()) };
+        self.go()?;
+        let made = joiner::follow(&self.child, number, &self.socket);
+        // The joiner was waited for.
+        self.ended = made.is_err();
+        self.child = made?;
+        Ok(())
     }
 
     /// The process id of its first process on the host.

@@ -39,6 +39,9 @@ use crate::terminal::{DETACH_KEYS, DetachKeys};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a program that has a terminal is told of it.
+pub const TERM: &str = "TERM=xterm";
+
 /// A container, complete and valid.
 #[derive(Debug)]
 pub struct Plan {
@@ -488,12 +491,17 @@ fn merge_environment(
     let mut all: Vec<OsString> =
         vec![DEFAULT_PATH.into(), format!("HOSTNAME={hostname}").into(), format!("HOME={}", user.home).into()];
     if terminal {
-        all.push("TERM=xterm".into());
+        all.push(TERM.into());
     }
     for entry in from_image.iter().map(OsString::from).chain(own.iter().cloned()) {
         merge(&mut all, entry);
     }
-    all.into_iter().map(|entry| CString::new(entry.into_vec()).context("set environment: a zero byte")).collect()
+    environment(all)
+}
+
+/// An environment as execve takes it.
+pub fn environment(entries: Vec<OsString>) -> Result<Vec<CString>> {
+    entries.into_iter().map(|entry| CString::new(entry.into_vec()).context("set environment: a zero byte")).collect()
 }
 
 /// Adds `NAME=VALUE` to an environment, in the place of what it had of that name.
@@ -505,11 +513,15 @@ pub fn merge(all: &mut Vec<OsString>, entry: OsString) {
 
 fn workdir(args: &RunArgs, config: Option<&oci_spec::image::Config>) -> Result<PathBuf> {
     let of_image = config.and_then(|config| config.working_dir().as_ref()).filter(|dir| !dir.is_empty());
-    let path = args.workdir.clone().or(of_image.map(PathBuf::from)).unwrap_or_else(|| "/".into());
-    if !path.is_absolute() {
-        bail!("use working directory `{}`: it is not absolute", path.display());
+    absolute(args.workdir.clone().or(of_image.map(PathBuf::from)).unwrap_or_else(|| "/".into()))
+}
+
+/// A working directory, which is to be absolute.
+pub fn absolute(workdir: PathBuf) -> Result<PathBuf> {
+    if !workdir.is_absolute() {
+        bail!("use working directory `{}`: it is not absolute", workdir.display());
     }
-    Ok(path)
+    Ok(workdir)
 }
 
 /// Name below /etc and text of the files that minirun writes.

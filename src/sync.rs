@@ -19,7 +19,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, recv, sendmsg, shutdown, socketpair,
+};
 
 use crate::error::Advice;
 
@@ -91,6 +93,11 @@ impl End {
             Err(error) if error.downcast_ref() == Some(&nix::Error::EPIPE) => Ok(()),
             sent => sent,
         }
+    }
+
+    /// Parent: nothing more is said. To a child that waits it is as if minirun was gone; what that says then can be heard.
+    pub fn hang_up(&self) -> Result<()> {
+        shutdown(self.0.as_raw_fd(), Shutdown::Write).context("hang up on the container's process")
     }
 
     /// Child: waits for [`go`](Self::go). An error where minirun is gone.

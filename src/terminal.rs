@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 
-use crate::error::refused;
+use crate::error::{self, refused};
 use crate::supervise::Served;
 
 /// About the most that is held for a side that does not read.
@@ -95,6 +95,12 @@ impl DetachKeys {
 
 /// What is typed to let a container go, unless `--detach-keys` says otherwise.
 pub const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
+
+/// Says that they were typed, as docker does: the program's last line is on the screen still, and a shell's prompt would follow
+/// on it.
+pub fn say_left() {
+    error::tell("read escape sequence\n");
+}
 
 /// What was typed.
 #[derive(Debug, Default)]

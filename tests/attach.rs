@@ -7,6 +7,9 @@ use nix::sys::signal::Signal;
 
 /// Ctrl-P, Ctrl-Q.
 const DETACH: &str = "\x10\x11";
+/// What the keys are answered with, so that a prompt does not follow on the program's last line. The CR is the terminal's, which
+/// is no longer raw.
+const LEFT: &str = "read escape sequence\r\n";
 /// Says what it reads and the sizes that it is given.
 const ECHO: &str = "trap 'stty size' WINCH; echo ready; while :; do read -r line && echo \"got $line\"; done";
 
@@ -28,6 +31,7 @@ host_test!(a_terminal_is_left_and_come_back_to, |host| {
     terminal.types(DETACH);
     assert_eq!(terminal.wait(), 0);
     assert!(terminal.is_cooked());
+    terminal.shows(LEFT);
     assert!(is_alive(pid));
     assert_eq!(host.status("box"), "running");
     // Nothing of the terminal is held: it can go.
@@ -46,6 +50,7 @@ host_test!(a_terminal_is_left_and_come_back_to, |host| {
         terminal.types(DETACH);
         assert_eq!(terminal.wait(), 0);
         assert!(terminal.is_cooked());
+        terminal.shows(LEFT);
     }
     // What is written while nobody looks is in the log.
     host.logs_hold("box", "got hello-2");
@@ -92,6 +97,7 @@ host_test!(the_end_is_told_with_its_code, |host| {
     assert_eq!(terminal.wait(), 9);
     assert!(terminal.is_cooked());
     assert_eq!(host.minirun(["wait", &id]).ok(), "9\n");
+    assert!(!terminal.screen().contains("escape sequence"), "nobody left it: {}", terminal.screen());
     // Ctrl-C on a program without a handler.
     let id = host.detached(&["--net=none", "-it"], &["sleep", "1000"]);
     let mut terminal = at(&["attach", &id]);

@@ -122,6 +122,26 @@ host_test!(namespaces_are_new_joined_or_the_hosts, |host| {
     assert_eq!(said, format!("{lan}{own}"));
 });
 
+host_test!(processes_that_are_joined_are_shown, |host| {
+    host.has_run_detached();
+    let id = host.detached(&["--net=none"], &["sleep", "1000"]);
+    let path = format!("/proc/{}/ns/pid", host.pid_of(&id));
+    let look = "ps ax -o args | grep -c '[s]leep 1000'; grep ' /proc ' /proc/self/mountinfo | grep -o hidepid=.*";
+    let directory = own_bundle(host, "joined", &["--net=none", "busybox", "sh", "-c", look], |config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        let pid = namespaces.iter_mut().find(|one| one["type"] == "pid").expect("one");
+        pid["path"] = path.into();
+        let proc = config["mounts"].as_array_mut().expect("mounts").iter_mut().find(|one| one["type"] == "proc");
+        let options = proc.expect("a mount")["options"].as_array_mut().expect("options");
+        options.push("hidepid=ptraceable".into());
+    });
+    assert_eq!(host.minirun(["run", "--bundle", directory.text(), "x"]).ok(), "1\nhidepid=ptraceable\n");
+    let older = "strace -f -qq -o /dev/null -e inject=fsconfig:error=EINVAL:when=1 $MINIRUN";
+    let said = host.sh(&format!("{older} run --bundle {} x", directory.text())).run();
+    assert!(said.code == 125 && said.stderr.contains("it takes Linux 6.17"), "{said}");
+    host.remove_all();
+});
+
 host_test!(what_is_not_honoured_is_refused_and_nothing_is_changed, |host| {
     for (name, pointer, value, says) in [
         ("hooks", "/hooks", json!({"poststop": [{"path": "/bin/true"}]}), "hooks is not supported yet"),

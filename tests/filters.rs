@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use minirun::sandbox::credentials::DEFAULT_CAPABILITIES;
-use minirun::sandbox::seccomp::bpf::{Condition, Instruction, KILL_PROCESS, Op, Policy, assemble};
+use minirun::sandbox::seccomp::bpf::{Instruction, assemble};
+use minirun::sandbox::seccomp::policy::{Condition, KILL_PROCESS, Op, Policy};
 use minirun::sandbox::seccomp::profile::{Rule, Tables, is_int};
 use minirun::sandbox::seccomp::{Openings, TABLES, oci};
 use proptest::prelude::*;

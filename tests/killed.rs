@@ -275,3 +275,45 @@ host_test!(a_sweep_waits_for_nobody_that_lives, |host| {
     });
     host.remove_all();
 });
+
+// Else the program would be an orphan of the host's process 1.
+host_test!(exec_is_killed_at_every_third_call, within 120, |host| {
+    host.has_run_detached();
+    host.detached(&["--net=none", "--name", "web"], &["sleep", "1000"]);
+    let runs = || host.sh("ps ax -o args").ok().lines().any(|line| line == "sleep 777");
+    for user in ["0", "7:7"] {
+        let calls = host.calls(&format!("exec -u {user} web true"));
+        let words = format!("exec -u {user} web sleep 777");
+        let mut met = 0;
+        for call in calls.iter().step_by(3) {
+            let mut killed = host.tampered(&words, call, "signal=KILL").start();
+            // What it does after the end of its program, it does not do here.
+            host.soon("it is killed, or the program runs", || killed.has_ended() || runs());
+            if !killed.has_ended() {
+                kill_hard(killed.child().expect("minirun, below strace"));
+            } else {
+                met += 1;
+            }
+            assert_eq!(killed.wait().code, 137, "{call:?}");
+            host.soon("no program is left", || !runs());
+        }
+        host.bury();
+        println!("{met} of {}", calls.len().div_ceil(3));
+        assert!(met > 10, "{met}");
+    }
+    assert_eq!(host.status("web"), "running");
+    // One that has changed its user is told nothing by the kernel. It ends with its container.
+    let line = "exec $MINIRUN exec web su -s /bin/sh nobody -c 'exec sleep 777' >/dev/null 2>&1";
+    let killed = host.sh(line).start();
+    host.soon("the program runs", runs);
+    kill_hard(killed.pid());
+    killed.wait();
+    host.minirun(["ps"]).ok();
+    assert!(runs(), "it lives on, or this test shows nothing");
+    // In this host nobody but the test buries it, and the container waits for that.
+    let ending = host.minirun(["kill", "web"]).start();
+    host.soon("it has ended", || !runs());
+    host.bury();
+    assert_eq!(ending.wait().code, 0);
+    host.remove_all();
+});

@@ -24,6 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -54,6 +55,15 @@ fn load(directory: &Path) -> Result<Value> {
     honoured::check(&mut config)?;
     check_version(&config)?;
     Ok(config)
+}
+
+/// Whether the bundle in this directory joins a PID namespace. No where it cannot be read, which is told later.
+pub fn joins_processes(directory: &Path) -> bool {
+    let of = |config: &Value| -> Result<bool> {
+        let listed: Vec<LinuxNamespace> = list(config, "linux.namespaces")?;
+        Ok(listed.iter().any(|one| one.typ() == LinuxNamespaceType::Pid && one.path().is_some()))
+    };
+    load(directory).and_then(|config| of(&config)).unwrap_or(false)
 }
 
 fn check_version(config: &Value) -> Result<()> {

@@ -12,7 +12,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
 };
 
-use crate::sandbox::seccomp::bpf::{ALLOW, ERRNO, Op, Verdict};
+use crate::sandbox::seccomp::policy::{ALLOW, ERRNO, Op, Verdict};
 use crate::sandbox::seccomp::profile::ABSENT;
 use crate::sandbox::seccomp::{Openings, TABLES};
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::error::refused;
-use crate::plan::{Process, merge};
+use crate::plan::{self, Process, merge};
 use crate::sandbox::user;
 use crate::state::{Found, State};
 use crate::{exec, options, reaper, sys};
@@ -54,12 +54,7 @@ pub struct ExecArgs {
     #[arg(long, conflicts_with_all = ["interactive", "tty", "detach", "env", "env_file", "workdir", "user", "privileged"])]
     net_only: bool,
     /// Container, program and its arguments
-    #[arg(
-        value_name = "CONTAINER COMMAND [ARG...]",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required = true
-    )]
+    #[arg(value_name = "CONTAINER COMMAND [ARG...]", trailing_var_arg = true, required = true)]
     words: Vec<OsString>,
 }
 
@@ -110,24 +105,20 @@ fn process(args: &ExecArgs, found: &Found, argv: Vec<CString>) -> Result<Process
         None => inside.user.clone(),
         Some(spec) => user::find(found.root("execute in")?.as_fd(), spec)?,
     };
-    let workdir = args.workdir.clone().unwrap_or_else(|| inside.workdir.clone());
-    if !workdir.is_absolute() {
-        bail!("use working directory `{}`: it is not absolute", workdir.display());
-    }
+    let workdir = plan::absolute(args.workdir.clone().unwrap_or_else(|| inside.workdir.clone()))?;
     let mut env: Vec<OsString> = inside.env.iter().map(OsString::from).collect();
     if args.user.is_some() {
         merge(&mut env, format!("HOME={}", user.home).into());
     }
     if args.tty && !inside.env.iter().any(|entry| entry.starts_with("TERM=")) {
-        env.push("TERM=xterm".into());
+        env.push(plan::TERM.into());
     }
     for entry in options::environment(&args.env_file, &args.env)? {
         merge(&mut env, entry);
     }
-    let env = env.into_iter().map(|entry| CString::new(entry.into_vec())).collect::<Result<_, _>>()?;
     Ok(Process {
         argv,
-        env,
+        env: plan::environment(env)?,
         workdir,
         user,
         capabilities,

@@ -10,6 +10,7 @@ use clap::Args;
 use crate::error::refused;
 use crate::log::{self, Query};
 use crate::state::State;
+use crate::time;
 
 /// Show what a detached container wrote
 ///
@@ -75,7 +76,7 @@ pub fn logs_of(args: &LogsArgs, root: &Path) -> Result<()> {
 
 /// Shows the log in `directory`. `running` tells whether the container may still write.
 pub fn logs(args: &LogsArgs, directory: &Path, running: impl Fn() -> bool) -> Result<()> {
-    let query = query(args, log::now())?;
+    let query = query(args, time::now())?;
     let (out, err) = (io::stdout().lock(), io::stderr().lock());
     log::read(directory, &query, running, (out, err), Some(io::stdout().as_fd()))
 }
@@ -83,7 +84,7 @@ pub fn logs(args: &LogsArgs, directory: &Path, running: impl Fn() -> bool) -> Re
 fn query(args: &LogsArgs, now: i64) -> Result<Query> {
     let point = |option: &str, text: &Option<String>| match text {
         None => Ok(None),
-        Some(text) => log::point(text, now).map(Some).ok_or_else(|| {
+        Some(text) => time::point(text, now).map(Some).ok_or_else(|| {
             refused(
                 format!("read option `--{option} {text}`: not a time"),
                 "`2026-11-25T21:00:00Z`, a UNIX time such as `1795640400`, or a duration: `10m`, `1h30m`",

@@ -10,9 +10,10 @@ use crate::holder::Caller;
 use crate::net::step::Step;
 use crate::net::{Mode, explain};
 use crate::plan::{self, Plan};
+use crate::sandbox::namespaces::Share;
 use crate::state::Found;
 use crate::supervise::Signals;
-use crate::{bundle, holder, launch, sys};
+use crate::{bundle, holder, launch, reaper, sys, terminal};
 
 /// Runs it to its end, or until it is left to itself; the exit code. With `--dry-run`, prints instead what would be done.
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
@@ -26,12 +27,21 @@ pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.detach {
         forget_descriptors()?;
     }
+    if joins_processes(args) {
+        reaper::become_sealed_copy()?;
+    }
     start(args, root, data_root, None)
 }
 
 /// What the caller has open by accident is not held for as long as the container lives. Before anything else is opened.
 pub fn forget_descriptors() -> Result<()> {
     sys::close_from(3).context("close the caller's descriptors")
+}
+
+/// Whether the container will be among another's processes, which could look into minirun: then that must run as a copy that
+/// nobody can change, see [`reaper::sealed_copy`], before it begins.
+pub fn joins_processes(args: &RunArgs) -> bool {
+    matches!(args.openings.pid, Share::Container(_)) || args.bundle.as_deref().is_some_and(bundle::joins_processes)
 }
 
 /// Starts a container, `again` where it has run before.
@@ -51,7 +61,13 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
         launch::run(&mut plan, root, again, signals, caller)
     };
     if args.detach || args.tty && args.interactive {
-        return holder::apart(|caller, mut signals| launch(Some(caller), &mut signals));
+        // With -d it is let go in any case, else by keys.
+        let at_leave = || {
+            if !args.detach {
+                terminal::say_left();
+            }
+        };
+        return holder::apart(at_leave, |caller, mut signals| launch(Some(caller), &mut signals));
     }
     // Before anything is made, so that a signal finds the guards in place.
     let mut signals = Signals::catch()?;

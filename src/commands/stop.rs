@@ -13,7 +13,7 @@ use crate::cli::RunArgs;
 use crate::error::{print, printable, refused};
 use crate::options;
 use crate::state::{self, Found, State, Status, Waited};
-use crate::supervise;
+use crate::{reaper, supervise};
 
 /// Options of `stop`.
 #[derive(Debug, Args)]
@@ -193,16 +193,17 @@ pub fn rm(args: &RmArgs, root: &Path) -> Result<()> {
 /// Stops what runs and runs it once more.
 pub fn restart(args: &RestartArgs, root: &Path, data_root: &Path) -> Result<()> {
     run::forget_descriptors()?;
+    let arguments = |word: &String| State::open(root)?.find(word).and_then(|found| arguments_of(&found));
+    // Before any of them is stopped: the copy begins from the beginning.
+    if args.containers.iter().filter_map(|word| arguments(word).ok()).any(|arguments| run::joins_processes(&arguments))
+    {
+        reaper::become_sealed_copy()?;
+    }
     all(&args.containers, |word| {
         let state = State::open(root)?;
         let found = state.find(word)?;
         let failed = || format!("restart container `{}`", found.record.name);
-        let arguments = std::fs::read(found.path.join("arguments"));
-        let Ok(arguments) = arguments.as_deref().map(serde_json::from_slice::<RunArgs>) else {
-            let message = format!("{}: it runs in the foreground of another command", failed());
-            return Err(refused(message, "end it and run it again, or run it with -d"));
-        };
-        let arguments = arguments.with_context(failed)?;
+        let arguments = arguments_of(&found)?;
         if found.record.remove {
             // It goes with its next end.
             state.keep(&found).with_context(failed)?;
@@ -217,6 +218,17 @@ pub fn restart(args: &RestartArgs, root: &Path, data_root: &Path) -> Result<()> 
             _ => bail!("{}: it did not start", failed()),
         }
     })
+}
+
+/// The command line of a container that was run with `-d`.
+fn arguments_of(found: &Found) -> Result<RunArgs> {
+    let failed = || format!("restart container `{}`", found.record.name);
+    let arguments = std::fs::read(found.path.join("arguments"));
+    let Ok(arguments) = arguments.as_deref().map(serde_json::from_slice::<RunArgs>) else {
+        let message = format!("{}: it runs in the foreground of another command", failed());
+        return Err(refused(message, "end it and run it again, or run it with -d"));
+    };
+    arguments.with_context(failed)
 }
 
 /// Gives another name.

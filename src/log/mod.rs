@@ -22,7 +22,6 @@ mod reader;
 mod record;
 mod rotation;
 mod tail;
-mod time;
 mod watch;
 mod writer;
 
@@ -33,7 +32,6 @@ use anyhow::{Context, Result};
 
 pub use options::Options;
 pub use reader::{Query, read};
-pub use time::{now, point};
 pub use writer::Writer;
 
 /// Where a program writes to.

@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::error::refused;
+use crate::size;
 
 /// Below this a file would hold little more than what stands before the text of its records.
 pub(super) const SMALLEST: u64 = 4096;
@@ -34,7 +35,7 @@ impl Options {
         for text in texts.iter().map(AsRef::as_ref) {
             let (key, value) = text.split_once('=').unwrap_or((text, ""));
             match key {
-                "max-size" => options.max_size = size(value)?,
+                "max-size" => options.max_size = max_size(value)?,
                 "max-file" => options.max_file = count(value)?,
                 _ => {
                     return Err(refused(
@@ -48,21 +49,10 @@ impl Options {
     }
 }
 
-/// Bytes: a number, and perhaps one of the units b, k, m, g, which are powers of 1024 as docker's.
-fn size(text: &str) -> Result<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: Option<u64> = match &lower[digits.len()..] {
-        "" | "b" => Some(1),
-        "k" | "kb" => Some(1 << 10),
-        "m" | "mb" => Some(1 << 20),
-        "g" | "gb" => Some(1 << 30),
-        _ => None,
-    };
-    // `+5` is a number to the standard library.
-    let number = if digits.starts_with('+') { None } else { digits.parse::<u64>().ok() };
-    let bytes = unit.zip(number).and_then(|(unit, number)| number.checked_mul(unit));
-    bytes.filter(|bytes| (SMALLEST..=i64::MAX as u64).contains(bytes)).ok_or_else(|| {
+/// Bytes of a file.
+fn max_size(text: &str) -> Result<u64> {
+    let bytes = size::bytes(text).ok().filter(|bytes| *bytes >= SMALLEST);
+    bytes.ok_or_else(|| {
         refused(
             format!("read log option `max-size={text}`: not a size of 4k or more"),
             "a number with b, k, m or g behind it: `max-size=10m`",

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::Stream;
-use super::time::{STAMP, stamp};
 use crate::error::printable;
+use crate::time::{STAMP, stamp};
 
 /// What is held back at most.
 const PENDING: usize = 64 << 10;

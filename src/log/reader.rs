@@ -12,7 +12,8 @@ use super::files::{self, LogFile};
 use super::printer::Printer;
 use super::record::{Source, head};
 use super::watch::Watch;
-use super::{Stream, lost, tail, time};
+use super::{Stream, lost, tail};
+use crate::time;
 
 /// More than any record that the writer makes.
 const BUFFER: usize = 64 << 10;

@@ -1,7 +1,7 @@
 //! A record: what stands before its text, written and read.
 
 use super::Stream;
-use super::time::{self, STAMP};
+use crate::time::{self, STAMP};
 
 /// Bytes before the text of a record that the writer makes of the program's bytes: the time, the stream, the tag and the
 /// blank behind each.

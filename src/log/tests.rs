@@ -7,6 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::time;
 
 const SMALL: Options = Options { max_size: 4096, max_file: 3 };
 /// More than any test writes.
@@ -247,7 +248,7 @@ fn falling_behind_is_said() {
 #[test]
 fn following_ends_at_a_time_and_with_its_reader() {
     let dir = written(&LARGE, &[(Stdout, b"a\n")]);
-    let until = Query { follow: true, until: Some(now() - 1_000_000_000), ..query() };
+    let until = Query { follow: true, until: Some(time::now() - 1_000_000_000), ..query() };
     read(dir.path(), &until, || true, (Vec::new(), Vec::new()), None).unwrap();
     // Nothing is written, and still it is noticed that nobody reads.
     let (reader, writer) = nix::unistd::pipe().unwrap();

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use super::lost::{self, Lost};
 use super::options::{MOST_FILES, SMALLEST};
 use super::record::{HEAD, TAG};
-use super::time::Clock;
 use super::{Options, Stream};
+use crate::time::Clock;
 
 /// Text of a record at most, as in other logs of this form.
 const LONGEST_TEXT: usize = 16 << 10;
@@ -65,7 +65,7 @@ impl Writer {
                 broken: false,
                 lost: Lost::NOTHING,
                 buffer: Vec::new(),
-                clock: Clock::new(),
+                clock: Clock::default(),
             };
             writer.lost = Lost::take(writer.directory.as_fd());
             writer.resume()?;

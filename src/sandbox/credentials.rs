@@ -114,6 +114,7 @@ pub fn assume(process: &Process, within: Option<BorrowedFd<'_>>) -> Result<()> {
 /// whose root can take over other processes.
 pub fn narrow(process: &Process) -> Result<()> {
     let mut keep: CapsHashSet = process.capabilities.iter().copied().chain(FOR_THE_WAY).collect();
+    keep.extend(process.sets.iter().flat_map(|sets| sets.permitted.iter().chain(&sets.inheritable)));
     if process.filter.is_some() && !process.no_new_privileges {
         keep.insert(Capability::CAP_SYS_ADMIN);
     }

@@ -16,6 +16,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::devices;
 use super::mounts::{attach, mount_new, refuse_kernel_files};
+use super::procfs;
 use super::rootfs::{self, open_inside, open_target};
 use crate::sys::mount_setattr;
 
@@ -91,13 +92,13 @@ impl Attributes {
 #[derive(Debug)]
 pub struct Copied {
     root: Option<OwnedFd>,
-    /// `None` for a new file system.
+    /// `None` for a file system that is new and this process's own.
     sources: Vec<Option<OwnedFd>>,
 }
 
 impl Layout {
-    /// Copies what is the host's.
-    pub fn copy(&self, root: &Path) -> Result<Copied> {
+    /// Copies what is the host's; and mounts the processes of the PID namespace `pid`, if that is another's.
+    pub fn copy(&self, root: &Path, pid: Option<BorrowedFd<'_>>) -> Result<Copied> {
         let failed = || format!("use `{}` as root", root.display());
         let root = self.in_place.then(|| -> Result<OwnedFd> {
             let tree = clone(CWD, root, true)?;
@@ -108,6 +109,11 @@ impl Layout {
             Kind::Bind { source, recursive } => {
                 let copied = bind(source, *recursive, wanted.attributes);
                 copied.map(Some).with_context(|| format!("mount `{}`", source.display()))
+            }
+            Kind::New { kind: "proc", data } => {
+                let attributes = wanted.attributes.set | libc::MOUNT_ATTR_NODEV;
+                let made = pid.map(|pid| procfs::mount_of(pid, data, attributes)).transpose();
+                made.with_context(|| format!("mount on `{}`", wanted.target.display()))
             }
             Kind::New { .. } => Ok(None),
         };

@@ -12,6 +12,7 @@ pub mod masks;
 pub mod mounts;
 pub mod namespaces;
 pub mod openings;
+pub mod procfs;
 pub mod rest;
 pub mod rootfs;
 pub mod seccomp;

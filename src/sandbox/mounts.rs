@@ -172,12 +172,19 @@ pub fn mount_new<'a>(
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// Mounts the kernel's file systems. `/proc` shows the processes of this PID namespace, `/sys` this network namespace's
-/// links; nobody needs to write to `/sys`, unless the container is to have all rights: then it is writable, and the cgroups
-/// are there as on the host.
-pub fn kernel_file_systems(cgroups: Option<&OwnedFd>, privileged: bool) -> Result<()> {
+/// Nothing on it is executed, opened as a device, or a way to new privileges.
+pub const CLOSED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+/// Mounts the kernel's file systems. `/proc` shows the processes of this PID namespace, or is the mount `proc`; `/sys` shows
+/// this network namespace's links. Nobody needs to write to `/sys`, unless the container is to have all rights: then it is
+/// writable, and the cgroups are there as on the host.
+pub fn kernel_file_systems(proc: Option<&OwnedFd>, cgroups: Option<&OwnedFd>, privileged: bool) -> Result<()> {
     let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("proc", "proc", "proc", strict, None).context("mount `/proc`")?;
+    match proc {
+        Some(proc) => move_mount(proc, "", CWD, "proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
+        None => mount("proc", "proc", "proc", strict, None),
+    }
+    .context("mount `/proc`")?;
     let writable = if privileged { MountFlags::empty() } else { MountFlags::RDONLY };
     mount("sysfs", "sys", "sysfs", strict | writable, None).context("mount `/sys`")?;
     let placed =

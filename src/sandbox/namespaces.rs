@@ -1,15 +1,15 @@
 //! Whose PID, IPC, UTS and cgroup namespaces a container has: its own, the host's, or another container's.
 //!
-//! `plan.rs` resolves the words before the first side effect; `launch.rs` asks for the flags of clone3 and enters another
-//! container's PID namespace; `init.rs` joins the others. Mounts and the user's rights are always the container's own.
+//! `plan.rs` resolves the words before the first side effect; `launch.rs` asks for the flags of clone3; `init.rs` joins those of
+//! others, the PID namespace last of all. Mounts and the user's rights are always the container's own.
 //!
 //! Another container is held by a descriptor of the directory of its first process in /proc, which is checked to be the
 //! process on record, by its number and the time of its start: nothing is opened through a number that may be used again.
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -20,7 +20,6 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::{Deserialize, Serialize};
 
 use super::openings::OpeningArgs;
-use super::userns::UserNamespace;
 use crate::error::{Advice, refused};
 use crate::net;
 use crate::state::{self, State};
@@ -76,6 +75,8 @@ pub struct Namespaces {
     pub cgroup: Whose,
     /// A network namespace that is joined, which nothing is done in.
     pub network: Option<OwnedFd>,
+    /// The directory of the container whose PID namespace is shared.
+    among: Option<PathBuf>,
     /// The mounts of the container whose IPC namespace is shared.
     mounts_of_ipc: Option<OwnedFd>,
 }
@@ -121,8 +122,16 @@ impl Namespaces {
             Share::Container(name) => Some(Target::find(name, root)?.namespace("mnt")?),
             _ => None,
         };
+        let (pid, among) = match &args.pid {
+            Share::Container(name) => {
+                let target = Target::find(name, root)?;
+                (Whose::Other(target.namespace("pid")?), Some(target.path))
+            }
+            share => (whose(share, "pid")?, None),
+        };
         Ok(Self {
-            pid: whose(&args.pid, "pid")?,
+            pid,
+            among,
             ipc: whose(&args.ipc, "ipc")?,
             uts: whose(&args.uts, "uts")?,
             cgroup: whose(&args.cgroupns, "cgroup")?,
@@ -139,6 +148,7 @@ impl Namespaces {
             uts: Whose::Own,
             cgroup: Whose::Own,
             network: None,
+            among: None,
             mounts_of_ipc: None,
         }
     }
@@ -176,19 +186,27 @@ impl Namespaces {
         })
     }
 
-    /// In the parent: the next child will be in the other container's PID namespace, and in the network namespace that
-    /// belongs to `user`. What brings the parent back is returned.
-    pub fn aim(&self, user: Option<&UserNamespace>) -> Result<Home> {
-        let mut home = Home::default();
-        if let Whose::Other(other) = &self.pid {
-            home.pid = Some(open_own("pid")?);
-            setns(other, CloneFlags::CLONE_NEWPID).context("join the other container's processes")?;
+    /// The PID namespace, where it is another container's.
+    pub fn processes(&self) -> Option<BorrowedFd<'_>> {
+        match &self.pid {
+            Whose::Other(other) => Some(other.as_fd()),
+            Whose::Own | Whose::Host => None,
         }
-        home.net = user.map(UserNamespace::aim).transpose()?;
-        Ok(home)
     }
 
-    /// In the child, before anything is made in them: joins what is another container's. The PID namespace it is in already.
+    /// In the parent, before there is a process: notes with the container whose processes are shared that it is no longer alone
+    /// with them.
+    pub fn note_joined(&self) -> Result<()> {
+        self.among.as_deref().map_or(Ok(()), state::note_joined).context("join the other container's processes")
+    }
+
+    /// In the child: what it makes next is among another container's processes.
+    pub fn join_processes(&self) -> Result<()> {
+        let joined = self.processes().map(|other| setns(other, CloneFlags::CLONE_NEWPID));
+        joined.transpose().context("join the other container's processes").map(drop)
+    }
+
+    /// In the child, before anything is made in them: joins what is another container's, but for its processes.
     pub fn join(&self) -> Result<()> {
         let kinds = [
             (&self.ipc, CloneFlags::CLONE_NEWIPC),
@@ -267,39 +285,23 @@ pub fn open_own(kind: &str) -> Result<OwnedFd> {
     openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open `{path}`"))
 }
 
-/// The way back from [`Namespaces::aim`].
-#[derive(Debug, Default)]
-pub struct Home {
-    pid: Option<OwnedFd>,
-    net: Option<OwnedFd>,
-}
-
-impl Home {
-    /// minirun is in its own network namespace again, and later children in its own PID namespace. In the parent only.
-    pub fn back(self) -> Result<()> {
-        for (own, kind) in [(self.net, CloneFlags::CLONE_NEWNET), (self.pid, CloneFlags::CLONE_NEWPID)] {
-            own.map_or(Ok(()), |own| setns(own, kind)).context("come back to minirun's own namespaces")?;
-        }
-        Ok(())
-    }
-}
-
 /// The first process of another container.
 struct Target {
     name: String,
+    path: PathBuf,
     directory: OwnedFd,
 }
 
 impl Target {
     fn find(name: &str, root: &Path) -> Result<Self> {
         let failed = || format!("join container `{name}`");
-        let record = State::open(root)?.find(name).with_context(failed)?.record;
+        let found = State::open(root)?.find(name).with_context(failed)?;
         let ended = || anyhow!("{}: it does not run", failed());
-        let (Some(pid), Some(start)) = (record.pid, record.pid_start) else { return Err(ended()) };
+        let (Some(pid), Some(start)) = (found.record.pid, found.record.pid_start) else { return Err(ended()) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty()).map_err(|_| ended())?;
         // First the directory of whatever process has the number, then the question whether it is the one.
-        let target = Self { name: name.to_owned(), directory };
+        let target = Self { name: name.to_owned(), path: found.path, directory };
         let mut stat = String::new();
         File::from(target.open("stat")?).read_to_string(&mut stat).map_err(|_| ended())?;
         if state::start_time_in(&stat) == Some(start) { Ok(target) } else { Err(ended()) }

@@ -11,6 +11,7 @@ use super::credentials::capabilities;
 use super::host_devices::{self, Device};
 use super::namespaces::Share;
 use super::userns::UserNs;
+use crate::size;
 
 /// Docker's.
 const SHM_SIZE: u64 = 64 << 20;
@@ -93,30 +94,19 @@ impl Openings {
             }
         }
         let shm_size = match &args.shm_size {
-            Some(size) => bytes(size).with_context(|| format!("size /dev/shm to `{size}`"))?,
+            Some(size) => shm_size(size).with_context(|| format!("size /dev/shm to `{size}`"))?,
             None => SHM_SIZE,
         };
         Ok(Self { shm_size, devices, privileged: args.privileged })
     }
 }
 
-/// A number of bytes, as docker takes it: `b`, `k`, `m`, `g` or `t` may follow, in powers of 1024. Not zero, which to a tmpfs
-/// is no limit.
-fn bytes(text: &str) -> Result<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &lower[digits.len()..] {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        unit => bail!("`{unit}` is not a unit, k, m and g are"),
-    };
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.parse::<u64>().ok().filter(|number| plain && *number > 0);
-    let size = number.and_then(|number| number.checked_mul(1 << shift)).filter(|size| *size <= i64::MAX as u64);
-    size.context("it is not a size: a number from 1 on, and k, m or g, is wanted")
+/// How much fits into `/dev/shm`. Not zero, which to a tmpfs is no limit.
+fn shm_size(text: &str) -> Result<u64> {
+    match size::bytes(text)? {
+        0 => bail!("it must hold something"),
+        bytes => Ok(bytes),
+    }
 }
 
 #[cfg(test)]
@@ -126,19 +116,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        for (text, size) in [("1", 1), ("7b", 7), ("64m", 64 << 20), ("2KiB", 2048), ("1G", 1 << 30)] {
-            assert_eq!(bytes(text).unwrap(), size);
-        }
-        for bad in ["", "0", "0m", "m", "-1", "+1", "1x", "1.5g", "16777216t", "99999999999999999999"] {
-            assert!(bytes(bad).is_err(), "{bad}");
+    fn shared_memory_is_not_without_limit() {
+        assert_eq!((shm_size("1").unwrap(), shm_size("1.5G").unwrap()), (1, 3 << 29));
+        for bad in ["", "0", "0m", "0.1", "1x"] {
+            assert!(shm_size(bad).is_err(), "{bad}");
         }
     }
 
     proptest! {
         #[test]
         fn nothing_panics(text in "\\PC{0,20}") {
-            let _ = bytes(&text);
+            let _ = shm_size(&text);
             let _ = host_devices::find(&text);
         }
     }

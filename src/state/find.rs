@@ -101,6 +101,11 @@ impl Found {
     }
 
     /// How it ended: as its directory says, or the file that was its record, which the holder wrote to before it went.
+    /// Whether some process that it sees may be another container's.
+    pub fn shares_processes(&self) -> bool {
+        self.record.inside.shares_processes || self.path.join(super::JOINED).exists()
+    }
+
     fn ended(&self) -> Result<Option<Exit>> {
         let kept = self.path.with_file_name(&self.record.id).join("record");
         if let Some(record) = File::open(kept).ok().and_then(|file| record::read(&file)) {

@@ -36,7 +36,10 @@ use crate::sandbox::cgroup;
 pub const DEFAULT_ROOT: &str = "/run/minirun";
 
 /// What a container's directory can hold, all of it made by minirun.
-const FILES: [&str; 6] = ["record", "record.new", "attach", "arguments", "filter", "paused"];
+const FILES: [&str; 7] = ["record", "record.new", "attach", "arguments", "filter", "paused", JOINED];
+
+/// The file that says that others are, or were, among its processes.
+const JOINED: &str = "joined";
 
 /// The state directory.
 #[derive(Debug)]
@@ -337,6 +340,11 @@ pub fn open_private(path: &Path) -> Result<File> {
         .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
         .open(path)
         .with_context(|| format!("open `{}`", path.display()))
+}
+
+/// Notes in the directory of a container, for as long as that is there, that others are among its processes.
+pub fn note_joined(directory: &Path) -> Result<()> {
+    open_private(&directory.join(JOINED)).map(drop)
 }
 
 /// Ends the first process of a container whose holder was killed, and waits for that. The kernel does so by itself, unless

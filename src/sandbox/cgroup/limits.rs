@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::LimitArgs;
 use crate::error::refused;
+use crate::size;
 
 /// Length of the period over which processor time is shared out, in microseconds: the kernel's default, and docker's.
 pub const PERIOD: u64 = 100_000;
@@ -63,36 +64,9 @@ impl Limits {
     }
 }
 
-/// `64m`: bytes, with `b`, `k`, `m`, `g` or `t` behind the number, which are powers of 1024.
-pub fn size(text: &str) -> Result<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|last: char| last.is_ascii_alphabetic());
-    let shift = match &lower[digits.len()..] {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => bail!("`{text}` has an unknown unit, b, k, m, g or t is wanted"),
-    };
-    let bytes = decimal(digits, 1 << shift).with_context(|| format!("`{text}` is not a size, as 64m is one"))?;
-    u64::try_from(bytes).ok().filter(|bytes| *bytes < 1 << 62).with_context(|| format!("`{text}` is too much"))
-}
-
-/// `1.5` times `scale`, rounded down; `None` for what is no plain number.
-fn decimal(text: &str, scale: u128) -> Option<u128> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let plain = |part: &str| !part.is_empty() && part.len() <= 18 && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !plain(whole) || !plain(fraction) {
-        return None;
-    }
-    let part = fraction.parse::<u128>().ok()? * scale / 10u128.pow(fraction.len() as u32);
-    Some(whole.parse::<u128>().ok()? * scale + part)
-}
-
 fn memory(text: &str) -> Result<Option<u64>> {
     let failed = || format!("limit memory with `--memory {text}`");
-    let bytes = size(text).with_context(failed)?;
+    let bytes = size::bytes(text).with_context(failed)?;
     if (1..LEAST_MEMORY).contains(&bytes) {
         return Err(refused(format!("{}: no program starts in less than 6m", failed()), "give it more"));
     }
@@ -108,7 +82,7 @@ fn swap(memory: Option<u64>, text: Option<&str>) -> Result<Option<Swap>> {
     if text == "-1" {
         return Ok(Some(Swap::Unlimited));
     }
-    match size(text).with_context(failed)? {
+    match size::bytes(text).with_context(failed)? {
         0 => Ok(Some(Swap::AsMemory)),
         total if total < memory => Err(refused(
             format!("{}: it is less than --memory", failed()),
@@ -121,7 +95,7 @@ fn swap(memory: Option<u64>, text: Option<&str>) -> Result<Option<Swap>> {
 fn quota(text: &str) -> Result<Option<u64>> {
     let failed = || format!("limit processor time with `--cpus {text}`");
     let quota =
-        decimal(text, u128::from(PERIOD)).with_context(|| format!("{}: a number as 1.5 is wanted", failed()))?;
+        size::decimal(text, u128::from(PERIOD)).with_context(|| format!("{}: a number as 1.5 is wanted", failed()))?;
     match u64::try_from(quota).unwrap_or(u64::MAX) {
         0 if text.bytes().all(|byte| b"0.".contains(&byte)) => Ok(None),
         // A millisecond is the least that the kernel takes.
@@ -180,29 +154,6 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("7", 7),
-            ("7b", 7),
-            ("64m", 64 << 20),
-            ("64M", 64 << 20),
-            ("64mb", 64 << 20),
-            ("64MiB", 64 << 20),
-            ("1.5g", 3 << 29),
-            ("2k", 2048),
-            ("1t", 1 << 40),
-        ] {
-            assert_eq!(size(text).unwrap(), bytes, "{text}");
-        }
-        for bad in
-            ["", "m", "-1", "1e3", "64x", "6 m", ".5g", "5.g", "1.2.3", "nan", "inf", "99999999999g", "+1", "64bb"]
-        {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn memory_and_swap_go_together_as_dockers() {
         let of = |memory, swap| Limits::of(&args(memory, swap)).map(|limits| limits.unwrap().swap);
         assert_eq!(of("64m", "").unwrap(), Some(Swap::AsMemory));
@@ -254,18 +205,13 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(text in "\\PC{0,40}", number in any::<i64>()) {
-            let _ = (size(&text), quota(&text), cpu_list(&text), memory(&text), swap(Some(1), Some(&text)));
+            let _ = (quota(&text), cpu_list(&text), memory(&text), swap(Some(1), Some(&text)));
             let _ = (pids(number), shares(number.cast_unsigned()));
         }
 
         #[test]
         fn nothing_panics_on_what_looks_right(text in "[0-9.]{0,24}[bkmgtiBKMGT]{0,3}", list in "[0-9,-]{0,30}") {
-            let _ = (size(&text), quota(&text), cpu_list(&list));
-        }
-
-        #[test]
-        fn a_size_is_what_it_says(number in 0u64..1 << 20) {
-            prop_assert_eq!(size(&format!("{number}k")).unwrap(), number << 10);
+            let _ = (quota(&text), cpu_list(&list));
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod oci;
 pub mod openings;
+pub mod policy;
 pub mod profile;
 mod tables;
 

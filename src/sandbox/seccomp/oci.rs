@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use super::bpf::{ALLOW, Arch, Condition, ERRNO, KILL_PROCESS, LONGEST, Op, Policy, assemble};
+use super::bpf::{LONGEST, assemble};
+use super::policy::{ALLOW, Arch, Condition, ERRNO, KILL_PROCESS, Op, Policy};
 use super::profile::{ABSENT, is_int};
 use super::{Filter, LOG, SPEC_ALLOW, TABLES};
 use crate::error::refused;

@@ -3,8 +3,9 @@
 //! The tables are made from `numbers.txt` and `default.profile` by the build script, which also uses this file: for the
 //! filter that most containers get. So it knows nothing but the standard library.
 
-use super::bpf::{self, ALLOW, Arch, Clause, Condition, ERRNO, Instruction, KILL_PROCESS, Op, Policy, Verdict};
+use super::bpf::{self, Instruction};
 use super::openings::Openings;
+use super::policy::{ALLOW, Arch, Clause, Condition, ERRNO, KILL_PROCESS, Op, Policy, Verdict};
 
 /// A column of a system call's row where the architecture does not have it.
 pub const ABSENT: u32 = u32::MAX;

@@ -1,6 +1,7 @@
 //! What the build script made: the tables of this architecture, and the filter that most containers get.
 
-use super::bpf::{Arch, Condition, Instruction, Op::*};
+use super::bpf::Instruction;
+use super::policy::{Arch, Condition, Op::*};
 use super::profile::{Row, Rule, Tables};
 
 include!(concat!(env!("OUT_DIR"), "/filter.rs"));

@@ -1,25 +1,29 @@
-//! Times as the log and its readers write them: RFC 3339, UNIX times and durations.
+//! Times as they are written and typed: RFC 3339, UNIX times and durations. For the log, its readers and the image store.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of `2026-11-25T21:00:00.123456789Z`.
-pub(super) const STAMP: usize = 30;
+pub const STAMP: usize = 30;
 
 const SECOND: i64 = 1_000_000_000;
 
 /// The clock as a text. The date is computed once a second.
-pub(super) struct Clock {
+#[derive(Debug)]
+pub struct Clock {
     second: i64,
     text: [u8; STAMP],
 }
 
-impl Clock {
-    pub(super) fn new() -> Clock {
+impl Default for Clock {
+    /// At the beginning of 1970, until it is looked at.
+    fn default() -> Clock {
         Clock { second: 0, text: *b"1970-01-01T00:00:00.000000000Z" }
     }
+}
 
+impl Clock {
     /// Looks at the clock.
-    pub(super) fn tick(&mut self) {
+    pub fn tick(&mut self) {
         let now = since_1970();
         let second = now.as_secs().cast_signed();
         if second != self.second {
@@ -30,7 +34,7 @@ impl Clock {
     }
 
     /// The time of the last look.
-    pub(super) fn text(&self) -> &[u8; STAMP] {
+    pub fn text(&self) -> &[u8; STAMP] {
         &self.text
     }
 }
@@ -45,11 +49,17 @@ fn since_1970() -> Duration {
 }
 
 /// A time in nanoseconds since 1970 as a text.
-pub(super) fn stamp(time: i64) -> [u8; STAMP] {
+pub fn stamp(time: i64) -> [u8; STAMP] {
     let mut text = *b"1970-01-01T00:00:00.000000000Z";
     date(time.div_euclid(SECOND), &mut text);
     digits(time.rem_euclid(SECOND), &mut text[20..29]);
     text
+}
+
+/// The clock as a text, without fractions of a second.
+pub fn rfc3339() -> String {
+    let text = String::from_utf8_lossy(&stamp(now())).into_owned();
+    format!("{}Z", &text[..19])
 }
 
 /// Fills `to` with the last digits of `number`.
@@ -90,7 +100,7 @@ fn take(text: &str, length: usize) -> Option<(i64, &str)> {
 }
 
 /// RFC 3339: nanoseconds since 1970.
-pub(super) fn parse(text: &str) -> Option<i64> {
+pub fn parse(text: &str) -> Option<i64> {
     let (seconds, rest) = date_and_time(text)?;
     let (fraction, rest) = fraction(rest)?;
     let offset = offset(rest)?;
@@ -208,10 +218,12 @@ mod tests {
             assert_eq!(parse(text), Some(seconds * SECOND), "{text}");
             assert_eq!(stamp(seconds * SECOND), text.as_bytes());
         }
-        let mut clock = Clock::new();
+        let mut clock = Clock::default();
         clock.tick();
         let text = String::from_utf8(clock.text().to_vec()).unwrap();
         assert!((now() - parse(&text).unwrap()) < 60 * SECOND, "{text}");
+        let text = rfc3339();
+        assert!(text.len() == 20 && (now() - parse(&text).unwrap()) < 60 * SECOND, "{text}");
     }
 
     #[test]
