@@ -8,7 +8,7 @@ mod expression;
 mod message;
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use netlink_packet_core::NLM_F_REQUEST;
@@ -28,11 +28,6 @@ const USUAL_SIZE: usize = 64 * 1024;
 
 /// Applies all changes in one transaction: all of them, or none.
 pub fn commit(changes: &[&Change]) -> Result<(), Refused> {
-    let broken = |error: io::Error| Refused {
-        request: 0,
-        errno: error.raw_os_error().unwrap_or(libc::EIO),
-        error: anyhow::Error::new(error).context("talk to nftables by netlink"),
-    };
     let socket = Socket::new(NETLINK_NETFILTER).map_err(broken)?;
     let _ = socket.set_ext_ack(true);
     let mut bytes = Vec::with_capacity(2048);
@@ -47,10 +42,20 @@ pub fn commit(changes: &[&Change]) -> Result<(), Refused> {
         set_socket_send_buffer_size_force(&socket, 2 * bytes.len()).map_err(|error| broken(error.into()))?;
     }
     socket.send(&bytes, 0).map_err(broken)?;
+    let answer = answer(&socket);
     if changes.iter().any(|change| matches!(change, Change::DeleteElement(_) | Change::DeleteTable)) {
-        let_the_kernel_close(socket.as_fd());
+        let_the_kernel_close(socket);
     }
-    // The kernel has handled the transaction when `send` returns, and all its answers are in the queue.
+    answer
+}
+
+fn broken(error: io::Error) -> Refused {
+    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+    Refused { request: 0, errno, error: anyhow::Error::new(error).context("talk to nftables by netlink") }
+}
+
+/// What the kernel said of a transaction. It has handled it when `send` returns, and all its answers are in the queue.
+fn answer(socket: &Socket) -> Result<(), Refused> {
     let mut buffer = vec![0; 16 * 1024];
     let mut acknowledged = false;
     loop {
@@ -76,13 +81,16 @@ pub fn commit(changes: &[&Change]) -> Result<(), Refused> {
 /// A copy of it is sent through a UNIX socket that is sent through itself: once this process has closed its descriptors,
 /// nobody can ever receive them, and the kernel's collector of such sockets (unix(7), `unix_gc`), a worker of its own since
 /// Linux 6.10, closes them. Where that does not work nothing is lost but the time.
-fn let_the_kernel_close(socket: BorrowedFd<'_>) {
+fn let_the_kernel_close(socket: Socket) {
     let pair = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC);
-    if let Ok((one, other)) = pair {
+    if let Ok((one, other)) = &pair {
         let fds = [other.as_raw_fd(), socket.as_raw_fd()];
         let message = [IoSlice::new(&[0])];
         let _ = sendmsg::<()>(one.as_raw_fd(), &message, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None);
     }
+    // First the socket itself: with the pair closed, the copy may be gone before it.
+    drop(socket);
+    drop(pair);
 }
 
 /// Asks for the table, the number of its rules (a flushed table is still a table), and which of these elements it has.
