@@ -102,8 +102,6 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
     mounts::place(root.as_fd(), &plan.mounts, sources)?;
     host_devices::give(root.as_fd(), &plan.openings.devices, userns)?;
-    // Made before the root becomes read-only, and entered when it is the root.
-    let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     // The settings are written through a descriptor from before /proc/sys becomes read-only, which no name leads to.
     let settings = match &plan.layout {
         Some(layout) => {
@@ -117,6 +115,9 @@ fn become_program(plan: &Plan, given: &Given<'_>) -> Result<Infallible> {
     if plan.masked {
         masks::apply()?;
     }
+    // After the masks, because a directory that was opened below one stays what it was: from `/proc/sys/kernel` the settings of
+    // the host could be written. Made before the root becomes read-only, and entered when it is the root.
+    let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     drop(root);
     rootfs::pivot(plan.read_only)?;
 
