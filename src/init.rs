@@ -25,6 +25,7 @@ use crate::plan::{Plan, Process};
 use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
 use crate::sandbox::devices::{self, Terminal};
+use crate::sandbox::layout::Placed;
 use crate::sandbox::namespaces::Whose;
 use crate::sandbox::userns::UserNamespace;
 use crate::sandbox::{credentials, host_devices, masks, mounts, procfs, rootfs};
@@ -93,34 +94,36 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
     let privileged = plan.openings.privileged;
     // While the host's files are in sight.
     let sources = mounts::copy_sources(&plan.mounts, privileged, within)?;
-    match &plan.layout {
+    let placed = match &plan.layout {
         Some(layout) => {
-            layout.assemble(layout.copy(&plan.lower, plan.namespaces.processes())?, &plan.lower, &plan.files)?;
+            let copies = layout.copy(&plan.lower, plan.namespaces.processes())?;
+            Some(layout.assemble(copies, &plan.lower, &plan.files)?)
         }
-        None => make_own_layout(plan, within)?,
-    }
+        None => make_own_layout(plan, within).map(|()| None)?,
+    };
+    let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
     let uid = plan.process.user.uid;
     let uid = userns.map_or(uid, |user| user.host_uid(uid));
-    let terminal = plan.process.terminal.then(|| devices::make_terminal(uid)).transpose()?;
+    let terminal = plan.process.terminal.then(|| devices::make_terminal(root.as_fd(), uid)).transpose()?;
     // After the kernel's file systems, which no volume can cover, and before the root may become read-only.
-    let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
     mounts::place(root.as_fd(), &plan.mounts, sources)?;
     host_devices::give(root.as_fd(), &plan.openings.devices, userns)?;
-    // Made before the root becomes read-only, and entered when it is the root.
-    let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     // The settings are written through a descriptor from before /proc/sys becomes read-only, which no name leads to.
-    let settings = match &plan.layout {
-        Some(layout) => {
-            let settings = open_settings_of_bundle(plan, root.as_fd())?;
-            layout.mask(root.as_fd())?;
-            settings
-        }
+    let settings = match &placed {
+        Some(placed) => open_settings_of_bundle(plan, placed)?,
         None => openat(CWD, "proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
             .context("open `/proc/sys`")?,
     };
+    if let (Some(layout), Some(placed)) = (&plan.layout, &placed) {
+        layout.mask(placed)?;
+    }
     if plan.masked {
         masks::apply()?;
     }
+    drop(placed);
+    // After the masks, because a directory that was opened below one stays what it was: from `/proc/sys/kernel` the settings of
+    // the host could be written. Made before the root becomes read-only, and entered when it is the root.
+    let workdir = rootfs::open_working_directory(root.as_fd(), &plan.process.workdir)?;
     drop(root);
     rootfs::pivot(plan.read_only)?;
 
@@ -186,12 +189,12 @@ fn make_own_layout(plan: &Plan, within: Option<BorrowedFd<'_>>) -> Result<()> {
 }
 
 /// The directory of the settings; where there are none to be made a bundle need not have it.
-fn open_settings_of_bundle(plan: &Plan, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn open_settings_of_bundle(plan: &Plan, placed: &Placed) -> Result<OwnedFd> {
     if plan.network.settings().next().is_none() {
-        return Ok(root.try_clone_to_owned()?);
+        return Ok(placed.root().try_clone_to_owned()?);
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    rootfs::open_inside(root, Path::new("/proc/sys"), flags).context("open `/proc/sys`")
+    let found = placed.find(Path::new("/proc/sys")).context("open `/proc/sys`")?;
+    found.context("open `/proc/sys`: the bundle does not mount it")
 }
 
 /// Gives up what the process must not have, and becomes the program; `reaper` in its stead, if there is one. `parent` takes

@@ -2,7 +2,7 @@
 
 mod host;
 
-use host::{Directory, HOST, Host, host_test};
+use host::{Directory, HOST, Host, Terminal, host_test};
 use nix::sys::signal::Signal;
 
 /// A tree with busybox in it, for `--rootfs`, in which `script` has made what an image may bring along.
@@ -210,4 +210,119 @@ host_test!(what_looks_like_an_option_is_not_an_image, |host| {
     }
     assert_eq!(host.minirun(["run", "--entrypoint", "", "busybox", "echo", "x"]).ok(), "x\n");
     host.minirun(["run", "--read-only", "-w", "/made", "busybox", "pwd"]).ok();
+});
+
+// CVE-2022-29162, CVE-2022-24769: with inheritable capabilities, whoever runs a file that has some gets them.
+host_test!(rights_that_minirun_could_inherit_are_not_passed_on, |host| {
+    host.has_run_detached();
+    let id = host.detached(&["--net=none"], &["sleep", "1000"]);
+    let set = "setpriv --inh-caps=+net_admin,+chown --ambient-caps=+net_admin,+chown";
+    let look = "grep -E '^Cap(Inh|Amb)' /proc/self/status";
+    let shows = host.sh(&format!("{set} {look}")).ok();
+    assert!(!shows.contains("Amb:\t0000000000000000"), "or this test shows nothing: {shows}");
+    let user = |name: &str| format!("-u {name}");
+    for user in [String::new(), user("1000"), user("0:7")] {
+        for words in [format!("run --net=none {user} busybox"), format!("exec {user} {id}")] {
+            let said = host.sh(&format!("{set} $MINIRUN {words} {look}")).ok();
+            assert_eq!(said, "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n", "{words}");
+        }
+    }
+    host.remove_all();
+});
+
+// CVE-2022-36109, CVE-2022-2989: a file that is closed to a group was open to who has it as its first one only.
+host_test!(groups_are_those_of_the_user_and_never_the_callers, |host| {
+    host.has_run_detached();
+    let tree = tree(
+        host,
+        "groups",
+        "ln -s busybox bin/id; echo 'ann:x:1000:100::/:/bin/sh' >etc/passwd; \
+            printf 'users:x:100:\nwheel:x:10:ann,bob\nother:x:11:bob\n' >etc/group",
+    );
+    let id = host.minirun([
+        "run",
+        "-d",
+        "--net=none",
+        "--rootfs",
+        tree.text(),
+        "sh",
+        "-c",
+        "sleep 1000 || busybox sleep 1000",
+    ]);
+    let id = id.ok().trim().to_owned();
+    for (user, groups) in [
+        ("0", "0"),
+        ("ann", "100 10"),
+        ("1000", "100 10"),
+        ("1000:2000", "2000"),
+        ("ann:wheel", "10"),
+        ("7", "0"),
+        ("7:8", "8"),
+    ] {
+        for words in [format!("run --net=none -u {user} --rootfs {}", tree.text()), format!("exec -u {user} {id}")] {
+            let said = host.sh(&format!("setpriv --groups 0,4,27 $MINIRUN {words} id -G")).ok();
+            assert_eq!(said.trim(), groups, "{words}");
+        }
+    }
+    host.remove_all();
+});
+
+// CVE-2017-5226: characters pushed into the caller's terminal. By default the filter refuses; where that is opened, the
+// terminal is not the container's.
+host_test!(nothing_is_pushed_into_the_callers_terminal, |host| {
+    let place = host.directory("probe");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seccomp/probe.c");
+    host.sh(&format!("cc -O1 -static -fno-pie -no-pie -o {}/probe {source}", place.text())).ok();
+    let volume = format!("{}:/t:ro", place.text());
+    for options in [&["-i", "--security-opt", "allow=tiocsti"][..], &["-i"], &["-i", "-t"]] {
+        let words = [&["run", "--net=none", "-v", &volume], options, &["busybox", "/t/probe", "tiocsti:0"]].concat();
+        let mut terminal = Terminal::start(&host::binary(), &words, 24, 80);
+        assert_eq!(terminal.wait(), 0);
+        terminal.shows("tiocsti:0 EPERM");
+    }
+    let mut terminal = Terminal::start(&format!("{}/probe", place.text()), &["tiocsti:0"], 24, 80);
+    assert_eq!(terminal.wait(), 0);
+    terminal.shows("tiocsti:0 ok");
+});
+
+host_test!(cold a_state_that_another_user_prepared_is_refused, |host| {
+    for prepare in [
+        "mkdir -m 700 /run/minirun; chown 1000 /run/minirun",
+        "mkdir -m 777 /run/minirun",
+        "mkdir -m 770 /run/minirun",
+        "mkdir -m 700 /run/other; ln -s other /run/minirun",
+        "echo >/run/minirun",
+    ] {
+        host.sh(&format!("umask 0; {prepare}")).ok();
+        for words in ["run --net=none busybox true", "ps", "system prune"] {
+            let said = host.sh(&format!("$MINIRUN {words}")).fails(125);
+            assert!(said.contains("/run/minirun`"), "{prepare}: {said}");
+        }
+        assert_eq!(host.sh("find /run/minirun /run/other -mindepth 1 2>&- | cat").ok(), "", "{prepare}");
+        host.sh("rm -rf /run/minirun /run/other").ok();
+    }
+});
+
+// All of the known runtimes waited for ever for somebody to write into the image's FIFO.
+host_test!(an_image_cannot_hold_minirun_by_its_list_of_users, |host| {
+    let canary = host.directory("canary");
+    canary.file("passwd", "root:x:0:0::/:/bin/sh\nann:x:77:77::/:/bin/sh\n");
+    for (prepared, says) in [
+        ("mkfifo etc/passwd", "not a plain file"),
+        ("mkfifo etc/group; touch etc/passwd", "not a plain file"),
+        ("mkdir etc/passwd", "not a plain file"),
+        ("mknod etc/passwd c 1 5", "not a plain file"),
+        ("ln -s /dev/zero etc/passwd", "no such user"),
+        ("ln -s /tmp/canary/passwd etc/passwd", "no such user"),
+        ("ln -s ../../../../../../tmp/canary/passwd etc/passwd", "no such user"),
+        ("ln -s /proc/self/fd/0 etc/passwd", "no such user"),
+        ("head -c 2000000 /dev/zero >etc/passwd", "larger than 1 MiB"),
+    ] {
+        let tree = tree(host, "users", prepared);
+        let words = ["run", "--net=none", "-u", "ann", "--rootfs", tree.text(), "sh", "-c", "exit 1"];
+        let mut running = host.minirun(words).start();
+        host.soon(&format!("it ends in spite of `{prepared}`"), || running.has_ended());
+        let output = running.wait();
+        assert!(output.code == 125 && output.stderr.contains(says), "{prepared}: {output}");
+    }
 });

@@ -69,7 +69,9 @@ host_test!(bad_options, |host| {
     refused(host, &["--hostname", &"x".repeat(65), "busybox", "true"], 125, "x");
     refused(host, &["-u", "nosuch", "busybox", "true"], 125, "nosuch");
     refused(host, &["-u", "0:nosuch", "busybox", "true"], 125, "nosuch");
-    refused(host, &["-u", "4294967296", "busybox", "true"], 125, "4294967296");
+    for id in ["4294967295", "4294967296", "-1", "99999999999999999999"] {
+        refused(host, &[&format!("--user={id}"), "busybox", "true"], 125, &format!("{id}` is not a user id"));
+    }
     refused(host, &["-w", "relative", "busybox", "true"], 125, "relative");
     refused(host, &["--ulimit", "nosuch=1", "busybox", "true"], 125, "nosuch");
     refused(host, &["--ulimit", "nofile=200:100", "busybox", "true"], 125, "nofile");

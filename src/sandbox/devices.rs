@@ -145,12 +145,9 @@ pub struct Terminal {
 
 /// Makes a further pseudo-terminal, in a container that runs and may have put anything into its `/dev`.
 pub fn open_terminal(uid: u32) -> Result<Terminal> {
-    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).context("open a pseudo-terminal")?;
-    if fstatfs(&master).context("open a pseudo-terminal")?.f_type != DEVPTS_SUPER_MAGIC {
-        bail!("open a pseudo-terminal: the container's `/dev/pts` is not the kernel's");
-    }
+    check_terminals(master.as_fd())?;
     let slave = other_side(&master, uid)?;
     Ok(Terminal { master, slave })
 }
@@ -163,17 +160,33 @@ fn other_side(master: &OwnedFd, uid: u32) -> Result<OwnedFd> {
     Ok(slave)
 }
 
-/// Makes a pseudo-terminal for user `uid`, and `/dev/console` for it. The other side is opened through the first one's
-/// descriptor, so no name is looked up.
-pub fn make_terminal(uid: u32) -> Result<Terminal> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = openat(CWD, "dev/pts/ptmx", flags, Mode::empty()).context("open a pseudo-terminal")?;
+/// Makes a pseudo-terminal for user `uid`, and `/dev/console` for it, in the root file system `root`. The other side is opened
+/// through the first one's descriptor, so no name is looked up.
+///
+/// The `/dev` of a bundle may be the root file system's own, so nothing is taken for what its name says.
+pub fn make_terminal(root: BorrowedFd<'_>, uid: u32) -> Result<Terminal> {
+    let terminals =
+        open_inside(root, Path::new("/dev/pts"), OFlags::PATH | OFlags::DIRECTORY).context("open `/dev/pts`")?;
+    // Before it is opened: to open another device may do something to it.
+    check_terminals(terminals.as_fd())?;
+    let master = open_inside(terminals.as_fd(), Path::new("ptmx"), OFlags::RDWR | OFlags::NOCTTY)
+        .context("open a pseudo-terminal")?;
     let slave = other_side(&master, uid)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let console = open_tree(&slave, "", flags).context("copy the mount of the pseudo-terminal")?;
-    let target =
-        openat(CWD, "dev/console", OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
-            .context("make `/dev/console`")?;
-    attach(console.as_fd(), target.as_fd()).context("mount `/dev/console`")?;
+    let put = || -> Result<()> {
+        let target = open_target(root, Path::new("/dev/console"), false)?;
+        refuse_kernel_files(target.as_fd())?;
+        attach(console.as_fd(), target.as_fd())
+    };
+    put().context("mount `/dev/console`")?;
     Ok(Terminal { master, slave })
+}
+
+fn check_terminals(of: BorrowedFd<'_>) -> Result<()> {
+    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+    if fstatfs(of).context("open a pseudo-terminal")?.f_type != DEVPTS_SUPER_MAGIC {
+        bail!("open a pseudo-terminal: the container's `/dev/pts` is not the kernel's");
+    }
+    Ok(())
 }

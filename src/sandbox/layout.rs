@@ -96,6 +96,16 @@ pub struct Copied {
     sources: Vec<Option<OwnedFd>>,
 }
 
+/// What was put into its place.
+///
+/// The kernel's file systems are held by descriptors: who renames the directory that one is mounted on while the masks are made
+/// has them made all the same (CVE-2019-19921).
+#[derive(Debug)]
+pub struct Placed {
+    root: OwnedFd,
+    kernel: Vec<(PathBuf, OwnedFd)>,
+}
+
 impl Layout {
     /// Copies what is the host's; and mounts the processes of the PID namespace `pid`, if that is another's.
     pub fn copy(&self, root: &Path, pid: Option<BorrowedFd<'_>>) -> Result<Copied> {
@@ -122,24 +132,29 @@ impl Layout {
     }
 
     /// Puts everything into its place. The root file system is the working directory then.
-    pub fn assemble(&self, copied: Copied, lower: &Path, files: &[(&str, String)]) -> Result<()> {
+    pub fn assemble(&self, copied: Copied, lower: &Path, files: &[(&str, String)]) -> Result<Placed> {
         match copied.root {
             Some(tree) => rootfs::use_in_place(tree.as_fd())?,
             None => rootfs::assemble(lower, files, None, false)?,
         }
         let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut kernel = Vec::new();
         for (wanted, source) in self.mounts.iter().zip(copied.sources) {
             let failed = || format!("mount on `{}`", wanted.target.display());
-            place(root.as_fd(), wanted, source).with_context(failed)?;
+            let tree = place(root.as_fd(), wanted, source).with_context(failed)?;
+            if matches!(&wanted.kind, Kind::New { kind, .. } if is_kernels(kind)) {
+                kernel.push((wanted.target.clone(), tree));
+            }
         }
-        devices::make_inside(root.as_fd())
+        devices::make_inside(root.as_fd())?;
+        Ok(Placed { root, kernel })
     }
 
     /// Masks and makes read-only. A path that is not there is passed over.
-    pub fn mask(&self, root: BorrowedFd<'_>) -> Result<()> {
+    pub fn mask(&self, placed: &Placed) -> Result<()> {
         for path in &self.masked {
             let failed = || format!("mask `{}`", path.display());
-            let Some(target) = find(root, path).with_context(failed)? else { continue };
+            let Some(target) = placed.find(path).with_context(failed)? else { continue };
             let directory = FileType::from_raw_mode(fstat(&target)?.st_mode).is_dir();
             let cover = if directory { Path::new(rootfs::EMPTY).to_owned() } else { devices::stage_path("null") };
             let tree = clone(CWD, &cover, false).with_context(failed)?;
@@ -150,7 +165,7 @@ impl Layout {
         }
         for path in &self.read_only {
             let failed = || format!("make `{}` read-only", path.display());
-            let Some(target) = find(root, path).with_context(failed)? else { continue };
+            let Some(target) = placed.find(path).with_context(failed)? else { continue };
             let tree = clone(target.as_fd(), Path::new(""), true).with_context(failed)?;
             mount_setattr(&tree, c"", true, libc::MOUNT_ATTR_RDONLY, 0, 0).with_context(failed)?;
             attach(tree.as_fd(), target.as_fd()).with_context(failed)?;
@@ -180,8 +195,8 @@ fn bind(source: &Path, recursive: bool, attributes: Attributes) -> Result<OwnedF
     Ok(tree)
 }
 
-fn place(root: BorrowedFd<'_>, wanted: &Wanted, source: Option<OwnedFd>) -> Result<()> {
-    let of_kernel = matches!(&wanted.kind, Kind::New { kind, .. } if *kind != "tmpfs");
+fn place(root: BorrowedFd<'_>, wanted: &Wanted, source: Option<OwnedFd>) -> Result<OwnedFd> {
+    let of_kernel = matches!(&wanted.kind, Kind::New { kind, .. } if is_kernels(kind));
     let directory = match &source {
         Some(source) => FileType::from_raw_mode(fstat(source)?.st_mode).is_dir(),
         None => true,
@@ -204,14 +219,33 @@ fn place(root: BorrowedFd<'_>, wanted: &Wanted, source: Option<OwnedFd>) -> Resu
             let closed = if *kind == "devpts" { 0 } else { libc::MOUNT_ATTR_NODEV };
             mount_new(kind, options, wanted.attributes.set & !libc::MOUNT_ATTR_NODEV | closed)?
         }
-        (Kind::Bind { .. }, None) => return Ok(()),
+        (Kind::Bind { .. }, None) => anyhow::bail!("its source was not copied"),
     };
-    attach(tree.as_fd(), target.as_fd())
+    attach(tree.as_fd(), target.as_fd())?;
+    Ok(tree)
 }
 
-fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
-    match open_inside(root, path, OFlags::PATH) {
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        found => Ok(Some(found?)),
+/// Whether a kind of file system shows what is the kernel's.
+fn is_kernels(kind: &str) -> bool {
+    kind != "tmpfs"
+}
+
+impl Placed {
+    /// The root file system.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Opens a path of the container; `None` where there is no such thing.
+    pub fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        let within = self.kernel.iter().find_map(|(target, tree)| Some((tree, path.strip_prefix(target).ok()?)));
+        let (root, rest) = within.unwrap_or((&self.root, path));
+        if rest.as_os_str().is_empty() {
+            return Ok(Some(root.try_clone()?));
+        }
+        match open_inside(root.as_fd(), rest, OFlags::PATH) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            found => Ok(Some(found?)),
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Masked and read-only paths of /proc and /sys: those of Docker 29 (`oci/defaults.go` of moby).
 //!
-//! Called in the child with the assembled root as working directory. What covers a path was made here: the null device of
-//! our own `/dev`, which this process made a moment ago, and an empty directory; `/proc` and `/sys` were mounted by it too,
-//! and no process of the container is there yet. So the names lead where they say, and nothing of the image is looked at.
+//! Called in the child with the assembled root as working directory. What covers a path is on the stage, which no name of the
+//! container leads to: the null device that this process made a moment ago, and an empty directory. Not by its name in `/dev`,
+//! which a volume may cover by now, and another container change. `/proc` and `/sys` were mounted by this process too, nothing
+//! covers them, and no process of the container is there yet. So the names lead where they say.
 
 use anyhow::{Context, Result};
 use nix::libc;
@@ -13,7 +14,8 @@ use rustix::mount::mount_bind;
 use super::rootfs;
 use crate::sys::{c_path, mount_setattr};
 
-const NULL: &str = "dev/null";
+/// In what becomes `/dev` ([`rootfs::DEV`]).
+const NULL: &str = "/run/dev/null";
 
 const FILES: [&str; 7] = [
     "proc/interrupts",
@@ -32,9 +34,9 @@ const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "pr
 
 /// Masks and makes read-only. A path that this kernel does not have is passed over.
 pub fn apply() -> Result<()> {
-    let null = stat(NULL).context("look at `/dev/null`")?;
+    let null = stat(NULL).context("mask paths: look at the null device")?;
     if FileType::from_raw_mode(null.st_mode) != FileType::CharacterDevice || null.st_rdev != makedev(1, 3) {
-        anyhow::bail!("mask paths: `/dev/null` is not the null device");
+        anyhow::bail!("mask paths: `{NULL}` is not the null device");
     }
     FILES.iter().try_for_each(|path| cover(NULL, path).map(drop))?;
     DIRECTORIES.iter().try_for_each(|path| mask_directory(path).map(drop))?;

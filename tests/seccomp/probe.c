@@ -50,10 +50,17 @@ static long probe(const char *name) {
   if (!strcmp(name, "keyctl")) return answer(syscall(SYS_keyctl, 9999, 0, 0, 0, 0));
   if (!strcmp(name, "session")) return answer(syscall(SYS_keyctl, 0, -3, 0, 0, 0));
   if (!strcmp(name, "tiocsti")) return answer(syscall(SYS_ioctl, -1, 0x5412, 0));
+  if (!strcmp(name, "tiocsti:0")) return answer(syscall(SYS_ioctl, 0, 0x5412, "x"));
   if (!strcmp(name, "tiocsti-high")) return answer(syscall(SYS_ioctl, -1, HIGH | 0x5412, 0));
   if (!strcmp(name, "tioclinux")) return answer(syscall(SYS_ioctl, -1, 0x541c, 0));
   if (!strcmp(name, "tcgets")) return answer(syscall(SYS_ioctl, -1, 0x5401, 0));
   if (!strcmp(name, "personality-high")) return answer(syscall(SYS_personality, HIGH | 0x0040000));
+  if (!strcmp(name, "syslog")) return answer(syscall(SYS_syslog, 9, 0, 0));
+  if (!strcmp(name, "perf_event_open")) return answer(syscall(SYS_perf_event_open, 0, 0, -1, -1, 0));
+  if (!strcmp(name, "bpf")) return answer(syscall(SYS_bpf, 9999, 0, 0));
+  if (!strcmp(name, "userfaultfd")) return answer(syscall(SYS_userfaultfd, 1));
+  if (!strcmp(name, "kexec_load")) return answer(syscall(SYS_kexec_load, 0, 99, 0, 0));
+  if (!strcmp(name, "open_by_handle_at")) return answer(syscall(SYS_open_by_handle_at, -1, 0, 0));
   if (!strcmp(name, "mount")) return answer(syscall(SYS_mount, 0, 0, 0, 0, 0));
   if (!strcmp(name, "new")) return answer(syscall(9999));
 #ifdef __x86_64__
