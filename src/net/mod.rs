@@ -5,6 +5,7 @@
 //! calls them in this order.
 
 pub mod apply;
+pub mod dns;
 pub mod explain;
 pub mod hub;
 pub mod ipam;
