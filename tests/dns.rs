@@ -117,7 +117,7 @@ impl Drop for Network {
 
 /// The loop of a holder, as far as names are concerned.
 fn serve(udp: OwnedFd, tcp: OwnedFd, forward: bool, members: &Members, turns: &AtomicUsize, stop: &OwnedFd) {
-    let options = Options { search: vec!["corp.test".into()], forward };
+    let options = Options { search: vec!["corp.test".into()], forward, servers: vec![] };
     let mut responder = Responder::new(udp, tcp, options).expect("a responder");
     loop {
         let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN), PollFd::new(responder.as_fd(), PollFlags::POLLIN)];
@@ -344,4 +344,16 @@ host_test!(cold without_descriptors_it_waits_and_goes_on, |host| {
     // A loop that is awake all the time goes round thousands of times.
     assert!((1..20).contains(&turns), "{turns}");
     waiting.says("10.214.0.2");
+});
+
+host_test!(cold root_in_a_container_that_destroys_the_sockets_keeps_nobody_busy, |host| {
+    host.write("/etc/resolv.conf", "nameserver 127.0.0.53\n");
+    let network = Network::new(host, true);
+    let before = network.turns.load(Ordering::Relaxed);
+    // A kernel that does it leaves the datagram socket bound; one that does not leaves both.
+    network.sh(host, "ss -Ktl sport = 53; ss -Kua sport = 53").ok();
+    std::thread::sleep(Duration::from_millis(300));
+    let turns = network.turns.load(Ordering::Relaxed) - before;
+    assert!(turns < 20, "{turns}");
+    assert_eq!(network.addresses(host, "web"), ["10.214.0.2"]);
 });

@@ -14,7 +14,7 @@ const SECONDS: u32 = 1;
 /// The answer to `query`, if it is about a member, or about an address that only a member could have.
 pub fn answer(query: &Query, transport: Transport, options: &Options, directory: &dyn Directory) -> Option<Vec<u8>> {
     let name = query.name().filter(|name| !name.is_empty() && [IN, ANY].contains(&query.class))?;
-    let begin = |rcode| Answer::new(query, rcode, transport, options.forward, true);
+    let begin = |rcode| Answer::new(query, rcode, transport, true);
     if let Some(address) = address_of(&name) {
         let names = directory.names(address);
         if names.is_empty() {

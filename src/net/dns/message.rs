@@ -6,7 +6,9 @@
 
 /// The size of a header.
 pub const HEADER: usize = 12;
-/// No query, and no answer by UDP, is longer. EDNS allows more, but nobody is obliged to take it (RFC 6891, section 6.2.5).
+/// No query is longer: one has a name of 255 bytes, and options and a signature of a few hundred.
+pub const LONGEST_QUERY: usize = 1232;
+/// No answer by UDP is longer. EDNS allows more, but nobody is obliged to send it (RFC 6891, section 6.2.5).
 pub const LONGEST: usize = 4096;
 /// What every client takes by UDP (RFC 1035, section 4.2.1).
 const SMALLEST: usize = 512;
@@ -112,7 +114,7 @@ impl Query {
         if flags & OPCODE != 0 {
             return Err(refused(Rcode::NotImp));
         }
-        let question = (number(bytes, 4) == Some(1) && bytes.len() <= LONGEST).then(|| question(bytes)).flatten();
+        let question = (number(bytes, 4) == Some(1) && bytes.len() <= LONGEST_QUERY).then(|| question(bytes)).flatten();
         let (end, kind, class) = question.ok_or_else(|| refused(Rcode::FormErr))?;
         let edns = edns(bytes, end);
         Ok(Self { bytes: bytes.to_vec(), end, kind, class, edns })
@@ -209,10 +211,10 @@ pub struct Answer {
 const OPT_SIZE: usize = 11;
 
 impl Answer {
-    /// An answer to `query` without records. `recursion` is whether other names are asked for elsewhere; `known` whether
-    /// the answer is this server's own.
-    pub fn new(query: &Query, rcode: Rcode, transport: Transport, recursion: bool, known: bool) -> Self {
-        let flags = rcode as u16 | if recursion { RA } else { 0 } | if known { AA } else { 0 };
+    /// An answer to `query` without records; `known` is whether it is this server's own.
+    pub fn new(query: &Query, rcode: Rcode, transport: Transport, known: bool) -> Self {
+        // Recursion is always done, if only among those that there are: a client may take its lack for a broken server.
+        let flags = rcode as u16 | RA | if known { AA } else { 0 };
         let most = if transport == Transport::Udp { query.most() } else { 4 * LONGEST };
         Self { most, transport, ..Self::with_flags(query, flags) }
     }

@@ -64,4 +64,6 @@ pub struct Options {
     /// Whether names of others are asked for from the host's resolvers. Without it no packet leaves, and they do not exist:
     /// names are a way out of a network that has no other (CVE-2024-29018).
     pub forward: bool,
+    /// The servers to ask, from the host's network (`--dns`). None: those of the host's resolv.conf.
+    pub servers: Vec<IpAddr>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use nix::libc;
 use rustix::event::{Timespec, epoll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use super::message::{AXFR, Answer, IXFR, LONGEST, Malformed, Query, Rcode};
+use super::message::{AXFR, Answer, IXFR, LONGEST_QUERY, Malformed, Query, Rcode};
 use super::servers::Servers;
 use super::stream::Stream;
 use super::upstream::{Asker, Exchange, Watch, failed};
-use super::{Directory, Options, members};
+use super::{Directory, Options, PORT, members};
 
 /// Queries that were passed on and wait for their answer. Each has a socket.
 const MOST_EXCHANGES: usize = 128;
@@ -63,12 +63,29 @@ struct Client {
     waits_for: Option<u64>,
 }
 
+/// What a client is kept for.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// It sends a query.
+    Query,
+    /// Its query is answered.
+    Answer,
+    /// It takes the rest of an answer.
+    Room,
+    /// It is let go.
+    Nothing,
+}
+
 impl Responder {
     /// A responder on a datagram socket and a listening one of the same address, as they came from the container's network.
     ///
     /// Errors: no descriptors are left.
     pub fn new(udp: OwnedFd, tcp: OwnedFd, options: Options) -> Result<Self> {
-        Self::with_servers(udp, tcp, options, Servers::of("/etc/resolv.conf", 53))
+        let servers = match &*options.servers {
+            [] => Servers::of("/etc/resolv.conf", PORT),
+            servers => Servers::fixed(servers, PORT),
+        };
+        Self::with_servers(udp, tcp, options, servers)
     }
 
     pub(super) fn with_servers(udp: OwnedFd, tcp: OwnedFd, options: Options, servers: Servers) -> Result<Self> {
@@ -135,7 +152,7 @@ impl Responder {
 
     fn take_datagrams(&mut self, directory: &dyn Directory, now: Instant) {
         // One byte more, to know what is too long.
-        let mut buffer = [0; LONGEST + 1];
+        let mut buffer = [0; LONGEST_QUERY + 1];
         for _ in 0..AT_ONCE {
             let (length, from) = match self.udp.recv_from(&mut buffer) {
                 Ok(received) => received,
@@ -159,7 +176,7 @@ impl Responder {
         if let Some(answer) = members::answer(&query, transport, &self.options, directory) {
             return Some(answer);
         }
-        let own = |rcode| Answer::new(&query, rcode, transport, self.options.forward, true).finish();
+        let own = |rcode| Answer::new(&query, rcode, transport, true).finish();
         if !self.options.forward {
             // The members are all there is. musl waits for its whole time after any other failure.
             return Some(own(Rcode::NxDomain));
@@ -220,8 +237,12 @@ impl Responder {
                     client.waits_for = None;
                     client.deadline = now + PATIENCE;
                     client.stream.send(answer);
-                    let written = client.stream.flush();
-                    self.keep(number, written.map(|all| !all));
+                    let next = match client.stream.flush() {
+                        Ok(true) => Next::Query,
+                        Ok(false) => Next::Room,
+                        Err(_) => Next::Nothing,
+                    };
+                    self.keep(number, next);
                 }
             }
         }
@@ -229,22 +250,32 @@ impl Responder {
 
     fn accept(&mut self, now: Instant) {
         while self.clients.len() < MOST_CLIENTS {
-            let socket = match self.tcp.accept() {
-                Ok((socket, _)) => socket,
-                Err(error) => {
-                    // Else the client that cannot be taken would make the listener ready all the time.
-                    let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].map(Some);
-                    self.rests_until = scarce.contains(&error.raw_os_error()).then_some(now + REST);
-                    return;
+            let error = match self.tcp.accept() {
+                Ok((socket, _)) => {
+                    self.take(socket, now);
+                    continue;
                 }
+                Err(error) => error.raw_os_error(),
             };
-            let token = epoll::EventData::new_u64(self.next);
-            let watched = epoll::add(&self.epoll, &socket, token, epoll::EventFlags::IN);
-            if socket.set_nonblocking(true).is_ok() && watched.is_ok() {
-                let stream = Stream::new(socket, LONGEST);
-                self.clients.insert(self.next, Client { stream, deadline: now + PATIENCE, waits_for: None });
-                self.next += 1;
+            match error {
+                Some(libc::EINTR | libc::ECONNABORTED) => continue,
+                Some(libc::EAGAIN) => {}
+                // The container's root has destroyed it (`ss -K`): it would be ready for ever.
+                Some(libc::EINVAL) => _ = epoll::delete(&self.epoll, &self.tcp),
+                // No descriptor or memory is left: the client that cannot be taken would make it ready all the time.
+                _ => self.rests_until = Some(now + REST),
             }
+            return;
+        }
+    }
+
+    fn take(&mut self, socket: TcpStream, now: Instant) {
+        let token = epoll::EventData::new_u64(self.next);
+        let watched = epoll::add(&self.epoll, &socket, token, epoll::EventFlags::IN);
+        if socket.set_nonblocking(true).is_ok() && watched.is_ok() {
+            let stream = Stream::new(socket, LONGEST_QUERY);
+            self.clients.insert(self.next, Client { stream, deadline: now + PATIENCE, waits_for: None });
+            self.next += 1;
         }
     }
 
@@ -260,28 +291,26 @@ impl Responder {
             Ok(false) => return,
             Err(error) => Err(error),
         };
-        match received {
-            Ok(Some(query)) => {
-                let asker = Asker::Tcp(number);
-                match self.answer(&query, asker, directory, now) {
-                    Some(answer) => self.reply(asker, &answer, now),
-                    None => self.keep(number, Ok(false)),
-                }
+        let Ok(received) = received else { return self.let_go(number) };
+        let asker = Asker::Tcp(number);
+        match received.and_then(|query| self.answer(&query, asker, directory, now)) {
+            Some(answer) => self.reply(asker, &answer, now),
+            None if self.clients.get(&number).is_some_and(|client| client.waits_for.is_some()) => {
+                self.keep(number, Next::Answer);
             }
-            Ok(None) => self.keep(number, Ok(false)),
-            Err(error) => self.keep(number, Err(error)),
+            None => self.keep(number, Next::Query),
         }
     }
 
-    /// Watches a client for what is next: that it takes the rest of an answer (`writing`), or sends a query, or nothing but
-    /// its end. Lets go of one with an error.
-    fn keep(&mut self, number: u64, writing: io::Result<bool>) {
+    /// Watches a client for what is next.
+    fn keep(&mut self, number: u64, next: Next) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        let events = match writing {
-            Ok(true) => epoll::EventFlags::OUT,
-            Ok(false) if client.waits_for.is_none() => epoll::EventFlags::IN,
-            Ok(false) => epoll::EventFlags::empty(),
-            Err(_) => return self.let_go(number),
+        let events = match next {
+            Next::Query => epoll::EventFlags::IN,
+            // Its end alone, which is told in any case.
+            Next::Answer => epoll::EventFlags::empty(),
+            Next::Room => epoll::EventFlags::OUT,
+            Next::Nothing => return self.let_go(number),
         };
         if epoll::modify(&self.epoll, client.stream.as_fd(), epoll::EventData::new_u64(number), events).is_err() {
             self.let_go(number);

@@ -1,9 +1,10 @@
 //! The host's resolvers, as they are when a query comes.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// A host's resolver looks at no more (`MAXNS`, resolv.conf(5)).
@@ -14,7 +15,8 @@ const MOST_BYTES: u64 = 64 * 1024;
 /// The servers that a `resolv.conf` names. The file is read again when it is another one than before.
 #[derive(Debug)]
 pub struct Servers {
-    path: PathBuf,
+    /// Nothing for servers that stay as they are.
+    path: Option<PathBuf>,
     port: u16,
     seen: Option<[i64; 5]>,
     servers: Rc<[SocketAddr]>,
@@ -23,30 +25,36 @@ pub struct Servers {
 impl Servers {
     /// Those of the file `path`, on `port`. Nothing is read yet.
     pub fn of(path: impl Into<PathBuf>, port: u16) -> Self {
-        Self { path: path.into(), port, seen: None, servers: Rc::new([]) }
+        Self { path: Some(path.into()), port, seen: None, servers: Rc::new([]) }
+    }
+
+    /// These, as many of them as would be taken of a file.
+    pub fn fixed(servers: &[IpAddr], port: u16) -> Self {
+        let servers = servers.iter().take(MOST).map(|server| SocketAddr::new(*server, port)).collect();
+        Self { path: None, port, seen: None, servers }
     }
 
     /// The servers now. A file that is missing or names none means the one on this machine (resolv.conf(5)).
     pub fn now(&mut self) -> Rc<[SocketAddr]> {
+        let Some(path) = &self.path else { return Rc::clone(&self.servers) };
         // Nothing that one could wait for, like a pipe.
-        let seen = std::fs::metadata(&self.path).ok().filter(Metadata::is_file).map(|file| version(&file));
+        let seen = std::fs::metadata(path).ok().filter(Metadata::is_file).map(|file| version(&file));
         if seen.is_none() || seen != self.seen {
             // Looked at before it is read: a change in between is found the next time.
             self.seen = seen;
-            let text = if seen.is_some() { self.text() } else { String::new() };
+            let text = if seen.is_some() { text(path) } else { String::new() };
             self.servers = parse(&text, self.port).into();
         }
         Rc::clone(&self.servers)
     }
+}
 
-    fn text(&self) -> String {
-        use std::io::Read;
-        let mut bytes = Vec::new();
-        if let Ok(file) = std::fs::File::open(&self.path) {
-            let _ = file.take(MOST_BYTES).read_to_end(&mut bytes);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
+fn text(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(path) {
+        let _ = file.take(MOST_BYTES).read_to_end(&mut bytes);
     }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn version(file: &Metadata) -> [i64; 5] {
@@ -104,6 +112,16 @@ mod tests {
     fn a_file_that_is_not_there_means_this_machine() {
         assert_eq!(*Servers::of("/nonesuch", 53).now(), ["127.0.0.1:53".parse().unwrap()]);
         assert_eq!(addresses("options ndots:2\n"), ["127.0.0.1:53"]);
+    }
+
+    #[test]
+    fn given_servers_stay() {
+        let given = ["192.0.2.1", "::1", "192.0.2.3", "192.0.2.4"].map(|address| address.parse().unwrap());
+        let servers = Servers::fixed(&given, 53).now();
+        assert_eq!(
+            servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["192.0.2.1:53", "[::1]:53", "192.0.2.3:53"]
+        );
     }
 
     #[test]

@@ -61,7 +61,13 @@ impl Stream {
             }
             match self.socket.read(&mut chunk[..missing.min(2048)]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(read) => self.input.extend(&chunk[..read]),
+                Ok(read) => {
+                    if self.input.capacity() - self.input.len() < read {
+                        // Twice as much each time, but no more than the message takes.
+                        self.input.reserve_exact(missing.min(self.input.len().max(read)));
+                    }
+                    self.input.extend(&chunk[..read]);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

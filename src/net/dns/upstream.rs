@@ -215,7 +215,7 @@ impl Exchange {
 
 /// The answer to a query that nobody could answer: glibc and musl ask again.
 pub fn failed(query: &Query, transport: Transport) -> Vec<u8> {
-    Answer::new(query, Rcode::ServFail, transport, true, false).finish()
+    Answer::new(query, Rcode::ServFail, transport, false).finish()
 }
 
 fn random() -> io::Result<u16> {

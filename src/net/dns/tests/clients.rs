@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -47,12 +48,17 @@ fn a_long_answer_comes_by_tcp_alone() {
 
 #[test]
 fn a_server_that_does_not_speak_tcp_is_followed_by_the_next() {
-    let mut ground = Ground::new(2, true);
+    let mut ground = Ground::new(3, true);
+    // Nobody listens there by TCP.
+    shutdown(ground.servers[2].tcp.as_raw_fd(), Shutdown::Both).unwrap();
     let mut stream = ground.connect();
     stream.write_all(&framed(&query(7, "example.test", A, None))).unwrap();
-    for server in 0..2 {
+    for server in 0..3 {
         let (passed, from) = ground.asked(server);
         ground.servers[server].udp.send_to(&answered(&passed, CUT, 0), from).unwrap();
+        if server == 2 {
+            continue;
+        }
         let (mut tcp, _) = ground.asked_by_tcp(server);
         if server == 1 {
             // Not an answer to what was asked.
@@ -111,7 +117,7 @@ fn a_stream_has_many_queries_one_after_the_other() {
 #[test]
 fn nonsense_in_a_stream_ends_it() {
     let mut ground = Ground::new(1, true);
-    for bytes in [&[0, 0][..], &[0xff, 0xff, 1], &[0x10, 0x01]] {
+    for bytes in [&[0, 0][..], &[0xff, 0xff, 1], &[0x04, 0xd1]] {
         let mut stream = ground.connect();
         stream.write_all(bytes).unwrap();
         ground.until(|_| is_closed(&mut stream).then_some(()));
@@ -132,12 +138,7 @@ fn a_client_that_goes_takes_its_query_along() {
         stream.write_all(&framed(&query(7, "example.test", A, None))).unwrap();
         let _ = ground.asked(0);
         // With a reset, as the end of a program that was killed.
-        nix::sys::socket::setsockopt(
-            &stream.as_fd(),
-            nix::sys::socket::sockopt::Linger,
-            &libc::linger { l_onoff: 1, l_linger: 0 },
-        )
-        .unwrap();
+        setsockopt(&stream.as_fd(), sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
         drop(stream);
         ground.is_quiet();
     }
@@ -165,6 +166,16 @@ fn more_clients_than_have_room_wait_without_keeping_the_loop_busy() {
     for stream in &mut streams[12..] {
         assert_eq!(rcode(&ground.answer_by_tcp(stream)), 0);
     }
+    ground.is_quiet();
+}
+
+/// As `ss -K` does it, which root in a container may use.
+#[test]
+fn a_listener_that_was_destroyed_does_not_keep_the_loop_busy() {
+    let mut ground = Ground::new(1, true);
+    shutdown(ground.listener.as_raw_fd(), Shutdown::Both).unwrap();
+    ground.is_quiet();
+    assert_eq!(rcode(&ground.ask(&query(7, "web", A, None))), 0);
     ground.is_quiet();
 }
 

@@ -23,6 +23,8 @@ pub struct Ground {
     /// Where the responder listens.
     pub udp: SocketAddr,
     pub tcp: SocketAddr,
+    /// The same listener that the responder has.
+    pub listener: TcpListener,
     pub servers: Vec<Server>,
     pub client: UdpSocket,
     _file: NamedTempFile,
@@ -57,12 +59,13 @@ impl Ground {
         file.write_all(text.as_bytes()).unwrap();
         let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let addresses = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
-        let options = Options { search: vec!["corp.test".into()], forward };
+        let listener = tcp.try_clone().unwrap();
+        let options = Options { search: vec!["corp.test".into()], forward, servers: vec![] };
         let known = Servers::of(file.path(), if port == 0 { addresses.0.port() } else { port });
         let responder = Responder::with_servers(udp.into(), tcp.into(), options, known).unwrap();
         let client = client();
         let members = Members::of(&[("web", "10.214.0.2")]);
-        Self { responder, members, udp: addresses.0, tcp: addresses.1, servers, client, _file: file }
+        Self { responder, members, udp: addresses.0, tcp: addresses.1, listener, servers, client, _file: file }
     }
 
     /// Lets the responder work until `there` is something.

