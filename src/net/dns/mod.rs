@@ -15,6 +15,14 @@
 //! there is to do; nothing waits and there is no thread. What the container can make it hold is bounded: 128 queries that
 //! were passed on, 16 connections, a message of 64 KiB each at most; nothing of it is allocated before it is needed.
 //!
+//! **What is asked elsewhere**: every name that no member has, one without a dot too, as docker does it; of an address in the
+//! container's own networks nobody is asked. The servers are asked from the host's network, so a stub on the host's loopback
+//! device is as good as any.
+//!
+//! **The port is the caller's choice.** While a socket is bound to port 53 of [`ADDRESS`], no program in the container can bind
+//! port 53 of all addresses, as name servers do. Bound to another port, with rules in the container's network that rewrite
+//! it, the responder is in nobody's way and works the same.
+//!
 //! **No library for the wire.** What is passed on must arrive as it was sent (options of EDNS, cookies, types that nobody knows
 //! yet), so all that is read of a message is its header, its question and the size in its EDNS record, and all that is
 //! written is three kinds of records. Measured as the difference that parsing a query and writing those three makes to a
