@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use host::{Call, GATEWAY, Host, Running, host_test};
-use minirun::net::dns::{ADDRESS, Directory, Options, PORT, Responder};
+use minirun::net::dns::{ADDRESS, Directory, Options, PORT, Responder, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -62,12 +62,12 @@ struct Network {
 
 impl Network {
     fn new(host: &Host, forward: bool) -> Self {
-        host.sh("ip netns add box; ip -n box link set lo up; mkdir /tmp/box").ok();
+        host.sh("ip netns add box; mkdir /tmp/box").ok();
         let mut keeper = host.sh("exec nsenter --net=/run/netns/box sh -c 'echo ready; cat'").held().start();
         keeper.says("ready");
-        let sockets = host.in_network_of(keeper.pid(), || {
-            (UdpSocket::bind((ADDRESS, PORT)).expect("bind"), TcpListener::bind((ADDRESS, PORT)).expect("bind"))
-        });
+        let sockets = host.in_network_of(keeper.pid(), || open(PORT).expect("open"));
+        // Only now, as the parent does it.
+        host.sh("ip -n box link set lo up").ok();
         let (members, turns) = (Members::default(), Arc::<AtomicUsize>::default());
         for (name, address) in [("web", "10.214.0.2"), ("db", "10.214.0.3"), ("db", "fd00::3")] {
             members.joins(name, address);
@@ -75,7 +75,7 @@ impl Network {
         let (reader, writer) = std::io::pipe().expect("pipe");
         let thread = std::thread::spawn({
             let (members, turns) = (members.clone(), turns.clone());
-            move || serve(sockets.0.into(), sockets.1.into(), forward, &members, &turns, &reader.into())
+            move || serve(sockets.0, sockets.1, forward, &members, &turns, &reader.into())
         });
         let network = Self { members, turns, stop: Some(writer), thread: Some(thread), keeper };
         network.resolver(host, "");

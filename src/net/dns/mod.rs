@@ -1,7 +1,7 @@
 //! The name server of a container: members by name, everything else by the host's resolvers.
 //!
 //! There is no shared daemon. The child opens a datagram socket and a listening one at [`ADDRESS`] in its own network
-//! namespace and hands both to the process that holds the container, which answers on them from its poll loop, between its
+//! namespace ([`open`]) and hands both to the process that holds the container, which answers on them from its poll loop, between its
 //! other work:
 //!
 //! ```text
@@ -33,6 +33,7 @@ mod members;
 mod message;
 mod responder;
 mod servers;
+mod sockets;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ mod upstream;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub use responder::Responder;
+pub use sockets::open;
 
 /// Where a container finds its name server, as with docker. All of `127.0.0.0/8` belongs to `lo`, so it is there in every
 /// namespace whose `lo` is up and in the way of no network.

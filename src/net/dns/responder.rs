@@ -15,7 +15,7 @@ use super::message::{AXFR, Answer, IXFR, LONGEST_QUERY, Malformed, Query, Rcode}
 use super::servers::Servers;
 use super::stream::Stream;
 use super::upstream::{Asker, Exchange, Watch, failed};
-use super::{Directory, Options, PORT, members};
+use super::{Directory, Options, PORT, members, sockets};
 
 /// Queries that were passed on and wait for their answer. Each has a socket.
 const MOST_EXCHANGES: usize = 128;
@@ -231,7 +231,7 @@ impl Responder {
     fn reply(&mut self, asker: Asker, answer: &[u8], now: Instant) {
         match asker {
             // A full queue is a lost datagram: the client asks again.
-            Asker::Udp(address) => _ = self.udp.send_to(answer, address),
+            Asker::Udp(address) => _ = sockets::send(&self.udp, answer, address),
             Asker::Tcp(number) => {
                 if let Some(client) = self.clients.get_mut(&number) {
                     client.waits_for = None;

@@ -133,18 +133,34 @@ fn nonsense_in_a_stream_ends_it() {
 #[test]
 fn a_client_that_goes_takes_its_query_along() {
     let mut ground = Ground::new(1, true);
-    for _ in 0..140 {
+    for number in 0..140 {
         let mut stream = ground.connect();
-        stream.write_all(&framed(&query(7, "example.test", A, None))).unwrap();
-        let _ = ground.asked(0);
+        let asked = query(7, &format!("x{number}.test"), A, None);
+        stream.write_all(&framed(&asked)).unwrap();
+        assert_eq!(ground.asked(0).0[2..], asked[2..]);
         // With a reset, as the end of a program that was killed.
         setsockopt(&stream.as_fd(), sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
         drop(stream);
+        // More than 128 would be refused, were the first still there.
         ground.is_quiet();
     }
-    // More than 128 would have been refused, were the first still there.
-    ground.send(&query(7, "example.test", A, None));
-    let _ = ground.asked(0);
+}
+
+#[test]
+fn whoever_is_silent_is_given_up() {
+    let mut ground = Ground::new(1, true);
+    let mut idle = ground.connect();
+    let mut slow = ground.connect();
+    slow.write_all(&framed(&query(7, "web", A, None))[..9]).unwrap();
+    let mut waiting = ground.connect();
+    waiting.write_all(&framed(&query(7, "example.test", A, None))).unwrap();
+    // The server that is alone was asked twice then.
+    assert_eq!(rcode(&ground.answer_by_tcp(&mut waiting)), 2);
+    assert_eq!(rcode(&ground.ask(&query(7, "web", A, None))), 0);
+    ground.until(|_| is_closed(&mut idle).then_some(()));
+    ground.until(|_| is_closed(&mut slow).then_some(()));
+    ground.until(|_| is_closed(&mut waiting).then_some(()));
+    ground.is_quiet();
 }
 
 #[test]

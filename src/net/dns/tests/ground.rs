@@ -71,13 +71,13 @@ impl Ground {
     /// Lets the responder work until `there` is something.
     #[track_caller]
     pub fn until<T>(&mut self, mut there: impl FnMut(&mut Self) -> Option<T>) -> T {
-        let patience = Instant::now() + Duration::from_secs(10);
+        let patience = Instant::now() + Duration::from_secs(20);
         loop {
             self.turn(10);
             if let Some(found) = there(self) {
                 return found;
             }
-            assert!(Instant::now() < patience, "not within 10 s");
+            assert!(Instant::now() < patience, "not within 20 s");
         }
     }
 
