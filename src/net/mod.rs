@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod args;
 pub mod definition;
+pub mod dns;
 pub mod explain;
 pub mod hub;
 pub mod ipam;
