@@ -31,6 +31,7 @@ use crate::error::refused;
 use crate::init;
 use crate::joiner;
 use crate::launch::Container;
+use crate::net::services::Services;
 use crate::options;
 use crate::plan::Process;
 use crate::reaper;
@@ -110,7 +111,7 @@ pub fn run(place: &Place, process: &Process, detach: bool) -> Result<u8> {
         return container.reap().map(|_| 0);
     }
     // It is no first process: every signal has its usual effect.
-    let watch = Watch::new(&mut container, &mut signals, io, true);
+    let watch = Watch::new(&mut container, &mut signals, io, true, Services::default());
     watch.until_end(None, |_| bail!("let go of the container"), || false).1
 }
 

@@ -20,7 +20,6 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout}
 use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
 use crate::held::Pipes;
 use crate::joiner;
-use crate::net::rtnl::Rtnl;
 use crate::plan::{Plan, Process};
 use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
@@ -83,9 +82,8 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
         set().context("set oom_score_adj")?;
     }
     // First of all the socket: the parent configures the network by it while this process goes on.
-    let netlink = (!plan.network.mode.joins()).then(Rtnl::open).transpose()?;
-    parent.inside(netlink.as_ref().map(Rtnl::as_fd))?;
-    drop(netlink);
+    parent.inside(&plan.network.open_inside()?.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+    plan.network.make_inside()?;
 
     umask(FileMode::empty());
     rootfs::leave_host_mounts()?;

@@ -19,7 +19,7 @@ use crate::holder::Caller;
 use crate::init::Given;
 use crate::log::{Stream, Writer};
 use crate::net::publish::Port;
-use crate::net::rtnl::Rtnl;
+use crate::net::services::Services;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
 use crate::sandbox::rest::Rest;
@@ -55,6 +55,7 @@ struct Launched {
     entry: Entry,
     cgroup: Option<Cgroup>,
     container: Container,
+    services: Services,
     io: Io,
 }
 
@@ -83,6 +84,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     if !is_joiner {
         put_on_record(plan, &mut entry, container.pid())?;
     }
+    let services = plan.network.services(root)?;
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
     // its size first, and who is told the ID must find all of it.
     let shares_processes = !plan.namespaces.has_own_processes();
@@ -123,7 +125,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         }
         command.let_go()?;
     }
-    Ok(Launched { state, entry, cgroup, container, io })
+    Ok(Launched { state, entry, cgroup, container, services, io })
 }
 
 /// Puts on disk what is known of the container, and its first process `pid`.
@@ -146,7 +148,7 @@ fn until_end(
     signals: &mut Signals,
     caller: Option<Caller>,
 ) -> (Option<Caller>, Result<u8>) {
-    let Launched { state, mut entry, cgroup, mut container, io } = launched;
+    let Launched { state, mut entry, cgroup, mut container, services, io } = launched;
     let mut swept = Ok(());
     // The first part at any rate, the rest as long as the container runs. That it fails does not end the container.
     let mut sweep = state.sweep().map_err(|error| swept = Err(error)).ok();
@@ -172,7 +174,7 @@ fn until_end(
         Ok(held)
     };
     let init = record.borrow().1.process.init || !record.borrow().1.namespaces.has_own_processes();
-    let watch = Watch::new(&mut container, signals, io, init);
+    let watch = Watch::new(&mut container, signals, io, init, services);
     let (caller, outcome) = watch.until_end(caller, let_go, work);
     let ended = outcome.and_then(|code| {
         let release = plan.network.release();
@@ -302,10 +304,10 @@ impl Container {
         &self.child.pidfd
     }
 
-    /// Receives the socket of its network namespace.
-    fn inside(&self) -> Result<Rtnl> {
+    /// Receives the sockets of its network namespace.
+    fn inside(&self) -> Result<Vec<OwnedFd>> {
         match self.socket.next()? {
-            FromChild::Inside(Some(socket)) => Ok(Rtnl::from_fd(socket)),
+            FromChild::Inside(sockets) if !sockets.is_empty() => Ok(sockets),
             other => Err(other.unexpected()),
         }
     }
@@ -315,7 +317,7 @@ impl Container {
         match self.socket.next()? {
             FromChild::Ready(terminal) => Ok(terminal),
             // With the host's network nobody waited for this.
-            FromChild::Inside(None) => self.ready(),
+            FromChild::Inside(sockets) if sockets.is_empty() => self.ready(),
             other => Err(other.unexpected()),
         }
     }

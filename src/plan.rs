@@ -20,6 +20,7 @@ use crate::cli::RunArgs;
 use crate::error::{refused, warn};
 use crate::image::{Image, Store};
 use crate::log;
+use crate::net::dns;
 use crate::net::names::{Resolvers, hosts};
 use crate::net::publish::Wish;
 use crate::net::{Mode, Network, Request};
@@ -175,6 +176,8 @@ impl Plan {
             runs: record.runs,
             sysctls: &sysctls,
             resolvers: &resolvers.ipv4(),
+            servers: &args.network.dns,
+            search: &resolvers.search(&args.network.dns_search),
             publish: &publish,
             data_root,
             state,
@@ -307,6 +310,8 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
         runs: 0,
         sysctls: &sysctls,
         resolvers: &resolvers,
+        servers: &[],
+        search: &[],
         publish: &publish,
         data_root,
         state,
@@ -568,8 +573,9 @@ fn resolv_conf(args: &RunArgs, mode: &Mode, of_host: Resolvers) -> String {
         Mode::Networks(_) => of_host,
     };
     resolvers.say(&asked.dns_search, &asked.dns_option);
-    if matches!(mode, Mode::Networks(_)) && resolvers.servers.is_empty() {
-        warn("no name server that a container can reach is known: give --dns ADDRESS");
+    if matches!(mode, Mode::Networks(_)) {
+        // Its own one, which asks the others.
+        resolvers.servers = vec![dns::ADDRESS.into()];
     }
     resolvers.text()
 }

@@ -15,6 +15,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 use crate::held::Held;
 use crate::holder::Caller;
 use crate::launch::Container;
+use crate::net::services::Services;
 use crate::sys::is_ignored;
 use crate::terminal::Relay;
 
@@ -78,6 +79,8 @@ pub struct Watch<'a> {
     pub io: Io,
     /// Whether process 1 is minirun's own init, which takes every signal.
     pub init: bool,
+    /// What is done for its network.
+    pub services: Services,
     /// The signal that ended the container in the program's stead.
     ended_by: Option<i32>,
     /// Its end was asked for: nobody waits for a reader that takes nothing.
@@ -86,8 +89,8 @@ pub struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Watches over a container.
-    pub fn new(container: &'a mut Container, signals: &'a mut Signals, io: Io, init: bool) -> Self {
-        Self { container, signals, io, init, ended_by: None, hurried: false }
+    pub fn new(container: &'a mut Container, signals: &'a mut Signals, io: Io, init: bool, services: Services) -> Self {
+        Self { container, signals, io, init, services, ended_by: None, hurried: false }
     }
 
     /// Serves the container until its first process has ended, which is minirun's own `init` if that is set. The exit code.
@@ -129,10 +132,13 @@ impl<'a> Watch<'a> {
                 // The command that waits for the container was killed.
                 let _ = kill(Pid::from_raw(self.container.pid()), Signal::SIGKILL);
             }
+            let first = 3 + self.services.interest().len();
+            let asked: Vec<bool> = ready[3..first].iter().map(|ready| !ready.is_empty()).collect();
+            self.services.serve(&asked);
             let served = match &mut self.io {
                 Io::Inherited => Served::default(),
-                Io::Relay(relay) => relay.serve(&ready[3..])?,
-                Io::Held(held) => held.serve(&ready[3..])?,
+                Io::Relay(relay) => relay.serve(&ready[first..])?,
+                Io::Held(held) => held.serve(&ready[first..])?,
             };
             self.act_on(&served, ended || ended_now)?;
             if served.detach
@@ -211,7 +217,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Waits for something to do, no longer than `patience`: signals, the end of the first process, the end of the caller,
-    /// and what the streams are interested in, in this order.
+    /// what is served for the network, and what the streams are interested in, in this order.
     fn wait(&self, caller: Option<&Caller>, ended: bool, patience: PollTimeout) -> Result<Vec<PollFlags>> {
         let none = PollFlags::empty();
         let mut wanted = vec![
@@ -220,6 +226,7 @@ impl<'a> Watch<'a> {
             // A caller says nothing: readable is its end.
             caller.map_or((self.signals.as_fd(), none), |caller| (caller.as_fd(), PollFlags::POLLIN)),
         ];
+        wanted.extend(self.services.interest().into_iter().map(|fd| (fd, PollFlags::POLLIN)));
         let (input, output) = (std::io::stdin(), std::io::stdout());
         match &self.io {
             Io::Inherited => {}

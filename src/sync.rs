@@ -3,7 +3,7 @@
 //! ```text
 //!   launch.rs (parent)                     init.rs (child, in its namespaces)
 //!        |                                      |
-//!        | <-------- Inside [netlink socket] ---|  opened in the child's network namespace
+//!        | <-------- Inside [sockets] ----------|  opened in the child's network namespace
 //!        |  builds the network by it            |  builds the root file system
 //!        |  puts the record on disk             |
 //!        |--------- Go -----------------------> |  with a terminal only after Ready, to give it its size
@@ -28,8 +28,9 @@ use crate::error::Advice;
 /// What the child says.
 #[derive(Debug)]
 pub enum FromChild {
-    /// The socket by which its network is configured, where it has one of its own.
-    Inside(Option<OwnedFd>),
+    /// The sockets of its network, where it has one of its own: that by which it is configured, and those of its name
+    /// server, if it has one.
+    Inside(Vec<OwnedFd>),
     /// All is done but execve; with the terminal's side for minirun, where one was asked for.
     Ready(Option<OwnedFd>),
     /// It could not go on.
@@ -69,27 +70,27 @@ impl AsFd for End {
 }
 
 impl End {
-    /// Child: here is the socket of my network namespace.
-    pub fn inside(&self, netlink: Option<BorrowedFd<'_>>) -> Result<()> {
-        self.send(&[INSIDE], netlink)
+    /// Child: here are the sockets of my network namespace.
+    pub fn inside(&self, sockets: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send(&[INSIDE], sockets)
     }
 
     /// Child: all is done but execve.
     pub fn ready(&self, terminal: Option<BorrowedFd<'_>>) -> Result<()> {
-        self.send(&[READY], terminal)
+        self.send(&[READY], terminal.as_slice())
     }
 
     /// Child: I cannot go on.
     pub fn failed(&self, code: u8, error: &str) -> Result<()> {
         let mut bytes = vec![FAILED, code];
         bytes.extend(error.bytes().take(LONGEST - 2));
-        self.send(&bytes, None)
+        self.send(&bytes, &[])
     }
 
     /// Parent: the network is there and the record is on disk. That the child is gone is told by [`next`](Self::next), and
     /// better.
     pub fn go(&self) -> Result<()> {
-        match self.send(&[GO], None) {
+        match self.send(&[GO], &[]) {
             Err(error) if error.downcast_ref() == Some(&nix::Error::EPIPE) => Ok(()),
             sent => sent,
         }
@@ -125,19 +126,19 @@ impl End {
     pub fn next(&self) -> Result<FromChild> {
         let mut buffer = [0; LONGEST];
         let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
-        let mut heard = crate::sys::receive_with_fd(&self.0, &mut buffer);
+        let mut heard = crate::sys::receive_with_fds(&self.0, &mut buffer);
         if heard.as_ref().is_err_and(reset) {
             // It died with a message of ours unread, which is told once, and before what it said last.
-            heard = crate::sys::receive_with_fd(&self.0, &mut buffer);
+            heard = crate::sys::receive_with_fds(&self.0, &mut buffer);
         }
-        let (size, fd) = match heard {
-            Err(error) if reset(&error) => (0, None),
+        let (size, mut fds) = match heard {
+            Err(error) if reset(&error) => (0, vec![]),
             other => other.context("hear from the container's process")?,
         };
         Ok(match buffer[..size] {
             [] => FromChild::Closed,
-            [INSIDE] => FromChild::Inside(fd),
-            [READY] => FromChild::Ready(fd),
+            [INSIDE] => FromChild::Inside(fds),
+            [READY] => FromChild::Ready(fds.pop()),
             [FAILED, code, ref text @ ..] => {
                 FromChild::Failed { code, error: String::from_utf8_lossy(text).into_owned() }
             }
@@ -145,8 +146,8 @@ impl End {
         })
     }
 
-    fn send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        let fds: Vec<i32> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
+    fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let fds: Vec<i32> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
         let slices = [io::IoSlice::new(bytes)];

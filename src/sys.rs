@@ -205,11 +205,11 @@ pub fn set_controlling_terminal(tty: impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives one message of at most `buffer.len()` bytes and at most one descriptor from a SEQPACKET socket, the descriptor
-/// marked close-on-exec. Zero bytes mean that the other side has closed.
-pub fn receive_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+/// Receives one message of at most `buffer.len()` bytes and at most four descriptors from a SEQPACKET socket, the
+/// descriptors marked close-on-exec. Zero bytes mean that the other side has closed.
+pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut space = nix::cmsg_space!([RawFd; 4]);
     let mut slices = [io::IoSliceMut::new(buffer)];
     let message = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
@@ -217,16 +217,16 @@ pub fn receive_with_fd(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usiz
             other => break other?,
         }
     };
-    let mut fd = None;
+    let mut fds = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = control {
             for raw in received {
                 // SAFETY: the kernel has just installed this descriptor for us and nobody else knows its number.
-                fd = Some(unsafe { OwnedFd::from_raw_fd(raw) });
+                fds.push(unsafe { OwnedFd::from_raw_fd(raw) });
             }
         }
     }
-    Ok((message.bytes, fd))
+    Ok((message.bytes, fds))
 }
 
 /// The number of the network namespace of a socket, never used again until the next boot (`SO_NETNS_COOKIE`, Linux 5.14).

@@ -115,10 +115,23 @@ impl Bundle {
 
     fn network(&self, id: &str, runs: u32, (data_root, state): (&Path, &Path), dry: bool) -> Result<Network> {
         let mode = self.args.network.mode()?;
-        let resolvers = plan::resolvers(&mode).ipv4();
+        let resolvers = plan::resolvers(&mode);
+        let search = resolvers.search(&[]);
+        let (resolvers, servers) = (resolvers.ipv4(), &self.args.network.dns);
         let sysctls = &self.sysctls;
-        let request =
-            Request { mode: &mode, id, runs, sysctls, resolvers: &resolvers, publish: &[], data_root, state, dry };
+        let request = Request {
+            mode: &mode,
+            id,
+            runs,
+            sysctls,
+            resolvers: &resolvers,
+            servers,
+            search: &search,
+            publish: &[],
+            data_root,
+            state,
+            dry,
+        };
         let mut network = Network::decide(&request)?;
         // No setting that the bundle does not ask for, beside those that make the network itself.
         if !matches!(mode, Mode::Networks(_)) {

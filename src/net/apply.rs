@@ -166,7 +166,9 @@ impl<'a> Applier<'a> {
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
-            Step::Sysctl { .. } | Step::Nft(_) => bail!("send a step by rtnetlink: it goes another way"),
+            Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
+                bail!("send a step by rtnetlink: it goes another way")
+            }
         })
     }
 
@@ -261,7 +263,7 @@ fn way(step: &Step) -> Way {
     match step {
         Step::Nft(_) => Way::Nft,
         Step::Sysctl { place: Place::Hub, .. } => Way::Sysctl,
-        Step::Sysctl { place: Place::Container, .. } => Way::Inside,
+        Step::Sysctl { place: Place::Container, .. } | Step::NftInside(_) => Way::Inside,
         other => Way::Rtnl(other.place()),
     }
 }
@@ -291,7 +293,7 @@ fn set_sysctl(key: &str, value: &str) -> io::Result<()> {
 }
 
 /// What the kernel refused, as the command that stands for it.
-fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
+pub fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
     let verb = step.map_or_else(|| "change the network".to_owned(), explain::deed);
     let error: Result<()> = Err(anyhow!("{verb}: {:#}", refused.error));
     let advised = match (refused.errno, step) {

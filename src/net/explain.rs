@@ -46,6 +46,7 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             vec![format!("{inside}sysctl -qw '{}={value}'", key)]
         }
         Step::Nft(change) => vec![format!("nft '{}'", nft(change))],
+        Step::NftInside(change) => vec![format!("ip netns exec {netns} nft '{}'", nft(change))],
     }
 }
 
@@ -70,6 +71,7 @@ fn nft(change: &Change) -> String {
             let hook = match hook {
                 Hook::Prerouting => "type nat hook prerouting priority dstnat",
                 Hook::Output => "type nat hook output priority -100",
+                Hook::RawOutput => "type filter hook output priority -300",
                 Hook::Input => "type filter hook input priority filter",
                 Hook::Forward => "type filter hook forward priority filter",
                 Hook::Postrouting => "type nat hook postrouting priority srcnat",
@@ -83,6 +85,8 @@ fn nft(change: &Change) -> String {
                 Verdict::Drop => "drop".to_owned(),
                 Verdict::Masquerade => "masquerade fully-random".to_owned(),
                 Verdict::Jump(chain) => format!("jump {chain}"),
+                Verdict::SetDestinationPort(protocol, port) => format!("{} dport set {port}", name_of(*protocol)),
+                Verdict::SetSourcePort(protocol, port) => format!("{} sport set {port}", name_of(*protocol)),
                 Verdict::Redirect(what, map) => {
                     let family = if map.value[0] == Field::Ipv4 { "ip" } else { "ip6" };
                     format!("dnat {family} to {} map @{}", properties(what), map.name)
@@ -90,6 +94,14 @@ fn nft(change: &Change) -> String {
             });
             format!("add rule inet {TABLE} {chain} {}", words.join(" "))
         }
+    }
+}
+
+fn name_of(protocol: u8) -> String {
+    match protocol {
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        number => number.to_string(),
     }
 }
 
@@ -109,9 +121,7 @@ fn element_text(element: &Element, whole: bool) -> String {
         Value::Link(name) => format!("\"{name}\""),
         Value::Ipv4(address) => address.to_string(),
         Value::Ipv6(address) => address.to_string(),
-        Value::Protocol(6) => "tcp".to_owned(),
-        Value::Protocol(17) => "udp".to_owned(),
-        Value::Protocol(number) => number.to_string(),
+        Value::Protocol(number) => name_of(*number),
         Value::Port(number) => number.to_string(),
     };
     let part = |(at, value): (usize, &Value)| match element.end.get(at).filter(|end| *end != value) {
@@ -151,6 +161,8 @@ fn condition(condition: &Match) -> String {
         Match::In(what, set) => format!("{} @{}", properties(what), set.name),
         Match::NotIn(what, set) => format!("{} != @{}", properties(what), set.name),
         Match::ToHost => "fib daddr type local".into(),
+        Match::To(protocol, port) => format!("{} dport {port}", name_of(*protocol)),
+        Match::From(protocol, port) => format!("{} sport {port}", name_of(*protocol)),
         Match::HasPorts => "meta l4proto { tcp, udp, sctp }".into(),
         Match::Source(network) => format!("{} saddr {network}", family(network)),
         Match::Destination(network) => format!("{} daddr {network}", family(network)),
@@ -170,7 +182,7 @@ pub fn deed(step: &Step) -> String {
         Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
-        Step::Nft(change) => match change {
+        Step::Nft(change) | Step::NftInside(change) => match change {
             Change::AddTable => format!("add nftables table `inet {TABLE}`"),
             Change::DeleteTable => format!("delete nftables table `inet {TABLE}`"),
             Change::AddSet(set) => format!("add nftables set `{}`", set.name),
@@ -227,7 +239,7 @@ pub fn reason(step: &Step) -> String {
             "the ports of this namespace are the container's own: any user in it may listen below 1024".into()
         }
         Step::Sysctl { .. } => "asked for by --sysctl".into(),
-        Step::Nft(change) => nft_reason(change).into(),
+        Step::Nft(change) | Step::NftInside(change) => nft_reason(change).into(),
     }
 }
 
@@ -263,6 +275,7 @@ fn nft_reason(change: &Change) -> &'static str {
         Change::AddChain { hook: Some(hook), .. } => match hook {
             Hook::Prerouting => "sees the first packet of every connection that comes in",
             Hook::Output => "sees the first packet of every connection that a program of the host opens",
+            Hook::RawOutput => "sees every packet that a program sends, before anything else",
             Hook::Input => "sees every packet for the host itself",
             Hook::Forward => "sees every packet that the host passes on",
             Hook::Postrouting => "sees the first packet of every connection that leaves",
@@ -275,6 +288,10 @@ fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str
     let (first, second) = (matches.first(), matches.get(1));
     match (chain, first, second, verdict) {
         (_, _, _, Verdict::Jump(_)) => "only what is sent to an address of the host can be for a published port",
+        (_, _, _, Verdict::SetDestinationPort(..)) => {
+            "the name server listens at another port, so that the container's programs may have port 53"
+        }
+        (_, _, _, Verdict::SetSourcePort(..)) => "its answers come from where it was asked",
         (_, _, _, Verdict::Redirect(..)) => "what comes to a published port of the host goes to its container",
         (_, Some(Match::EstablishedOrRelated), ..) => "answers to what was asked",
         (_, Some(Match::DestinationNatted), ..) => "what was published by a NAT rule",

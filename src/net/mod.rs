@@ -11,6 +11,7 @@ pub mod dns;
 pub mod explain;
 pub mod hub;
 pub mod ipam;
+pub mod members;
 pub mod mode;
 pub mod names;
 pub mod network;
@@ -19,12 +20,14 @@ pub mod owner;
 pub mod pool;
 pub mod publish;
 pub mod rtnl;
+pub mod services;
 pub mod step;
 pub mod table;
 pub mod wire;
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -35,16 +38,23 @@ use serde::{Deserialize, Serialize};
 
 use self::apply::Applier;
 use self::definition::{BRIDGE, Definition, Definitions};
+use self::dns::Responder;
 use self::hub::{Taken, View};
 use self::ipam::Lease;
+use self::members::Members;
 pub use self::mode::{Attachment, Mode, Net};
 use self::network::{Bridge, Ground};
 use self::publish::{Port, Wish};
 use self::rtnl::{Mac, Rtnl};
+use self::services::Services;
 use self::step::{Place, Step};
 use self::table::{BRIDGES, Change, Element, link_in};
 use crate::error::refused;
 use crate::state::{self, Record, State};
+
+/// Where a container's name server listens, so that port 53 is left to the container's own programs: a port above those
+/// that the kernel chooses and below none that has a name.
+const NAMES_PORT: u16 = 41053;
 
 /// So many interfaces a container has at most: their ends on the host are numbered by a letter.
 const MOST_INTERFACES: usize = 20;
@@ -62,6 +72,10 @@ pub struct Request<'a> {
     pub sysctls: &'a [(String, String)],
     /// The host's resolvers, which a range of addresses must not cover.
     pub resolvers: &'a [Ipv4Addr],
+    /// `--dns`.
+    pub servers: &'a [IpAddr],
+    /// The domains that the container looks names up in.
+    pub search: &'a [String],
     /// `-p`.
     pub publish: &'a [Wish],
     /// Where the networks are defined.
@@ -86,6 +100,10 @@ pub struct Network {
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
     pub steps: Vec<Step>,
     hub: Option<Hub>,
+    /// The sockets of the container's name server.
+    names: Vec<OwnedFd>,
+    /// How it answers.
+    answers: dns::Options,
 }
 
 /// A container's interface on a managed network.
@@ -132,8 +150,18 @@ impl Network {
     /// the kernel's network; with `dry`, nothing at all.
     pub fn decide(request: &Request<'_>) -> Result<Self> {
         let mode = request.mode.clone();
-        let mut network =
-            Self { mode, interfaces: vec![], ports: vec![], host_steps: vec![], steps: vec![], hub: None };
+        let answers =
+            dns::Options { servers: request.servers.to_vec(), search: request.search.to_vec(), forward: false };
+        let mut network = Self {
+            mode,
+            interfaces: vec![],
+            ports: vec![],
+            host_steps: vec![],
+            steps: vec![],
+            hub: None,
+            names: vec![],
+            answers,
+        };
         match request.mode {
             Mode::Networks(attachments) => network.decide_interfaces(attachments, request)?,
             Mode::None => network.steps.push(Step::SetUp { place: Place::Container, link: "lo".into() }),
@@ -173,6 +201,7 @@ impl Network {
         let first_inside = self.steps.iter().position(|step| step.place() == Place::Container);
         let lo = Step::SetUp { place: Place::Container, link: "lo".into() };
         self.steps.insert(first_inside.unwrap_or(self.steps.len()), lo);
+        self.steps.extend(table::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
         self.host_steps = hub.ground.missing.clone();
         hub._leases = leases;
         if !request.publish.is_empty() {
@@ -222,15 +251,43 @@ impl Network {
         shared.context("unlock the managed networks")
     }
 
+    /// In the container's process, in its namespace: opens the sockets that [`attach`](Self::attach) wants.
+    pub fn open_inside(&self) -> Result<Vec<OwnedFd>> {
+        if self.mode.joins() {
+            return Ok(vec![]);
+        }
+        let mut sockets = vec![Rtnl::open()?.into_fd()?];
+        if !self.interfaces.is_empty() {
+            let (udp, tcp) = dns::open(NAMES_PORT)?;
+            sockets.extend([udp, tcp]);
+        }
+        Ok(sockets)
+    }
+
+    /// In the container's process, in its namespace: makes its own table.
+    pub fn make_inside(&self) -> Result<()> {
+        let steps = self.steps.iter().filter(|step| matches!(step, Step::NftInside(_)));
+        let (steps, changes): (Vec<&Step>, Vec<&Change>) = steps
+            .filter_map(|step| match step {
+                Step::NftInside(change) => Some((step, change)),
+                _ => None,
+            })
+            .unzip();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        nft::commit(&changes).map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
+    }
+
     /// Does the container's steps: those in the hub for the namespace of process `pid`, then those in that namespace by the
-    /// socket that `enter` brings. After an error everything is undone.
-    pub fn attach(&mut self, pid: u32, enter: impl FnOnce() -> Result<Rtnl>) -> Result<()> {
+    /// first of the sockets that `enter` brings. After an error everything is undone.
+    pub fn attach(&mut self, pid: u32, enter: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<()> {
         if self.mode.joins() {
             return Ok(());
         }
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.
-            let mut rtnl = enter()?;
+            let mut rtnl = take_rtnl(&mut enter()?)?;
             return rtnl.batch(vec![rtnl::set_up("lo")]).map_err(|refused| refused.error.context("set link `lo` up"));
         };
         let mut applier = Applier::new(&mut hub.rtnl, pid);
@@ -240,7 +297,9 @@ impl Network {
         let first_inside = self.steps.iter().position(|step| step.place() == Place::Container);
         let (before, rest) = self.steps.split_at(first_inside.unwrap_or(self.steps.len()));
         applier.apply(before)?;
-        applier.enter(enter()?);
+        let mut sockets = enter()?;
+        applier.enter(take_rtnl(&mut sockets)?);
+        self.names = sockets;
         applier.apply(rest)?;
         applier.settle()?;
         applier.commit();
@@ -259,6 +318,17 @@ impl Network {
             })
             .collect();
         delete(elements)
+    }
+
+    /// What its holder does for it while it runs; `state` is the state directory.
+    pub fn services(&mut self, state: &Path) -> Result<Services> {
+        let mut sockets = std::mem::take(&mut self.names);
+        let (Some(tcp), Some(udp)) = (sockets.pop(), sockets.pop()) else { return Ok(Services::default()) };
+        let outward = |bridge: &Bridge| !bridge.definition.internal;
+        let forward = self.hub.as_ref().is_some_and(|hub| hub.bridges.iter().any(outward));
+        let options = dns::Options { forward, ..self.answers.clone() };
+        let members = Members::of(&self.interfaces, self.gateway(), state);
+        Ok(Services::new(Some((Responder::new(udp, tcp, options)?, members))))
     }
 
     /// What its record says of it.
@@ -306,6 +376,13 @@ impl Hub {
         let (_leases, _ports) = (vec![], publish::Taken::default());
         Ok(Self { rtnl, view, bridges, ground, directory, number, turn, _leases, _ports })
     }
+}
+
+fn take_rtnl(sockets: &mut Vec<OwnedFd>) -> Result<Rtnl> {
+    if sockets.is_empty() {
+        bail!("configure the container's network: no socket in it");
+    }
+    Ok(Rtnl::from_fd(sockets.remove(0)))
 }
 
 /// Whether a setting of this namespace is 1; it may not be there.

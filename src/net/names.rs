@@ -59,6 +59,19 @@ impl Resolvers {
         }
     }
 
+    /// The domains that names are looked up in: `asked`, or those that are said here.
+    pub fn search(&self, asked: &[String]) -> Vec<String> {
+        if !asked.is_empty() {
+            return asked.to_vec();
+        }
+        let domains = |line: &String| {
+            let mut words = line.split_whitespace();
+            matches!(words.next(), Some("search" | "domain")).then(|| words.map(str::to_owned).collect())
+        };
+        // The last line counts (resolv.conf(5)).
+        self.other.iter().rev().find_map(domains).unwrap_or_default()
+    }
+
     /// The IPv4 servers.
     pub fn ipv4(&self) -> Vec<Ipv4Addr> {
         self.servers

@@ -75,7 +75,12 @@ impl Rtnl {
         Self { socket, sequence: 0 }
     }
 
-    /// The descriptor, to be handed to the process that will use it.
+    /// Gives the descriptor away, to be handed to the process that will use it.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
+    /// The descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

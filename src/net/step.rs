@@ -114,6 +114,8 @@ pub enum Step {
     },
     /// A change to the nftables table of the hub. Neighbouring ones are one transaction.
     Nft(Change),
+    /// A change to the nftables table in the container's own namespace.
+    NftInside(Change),
 }
 
 impl Step {
@@ -124,7 +126,7 @@ impl Step {
             | Self::NoLinkLocal { place, .. }
             | Self::SetUp { place, .. }
             | Self::Sysctl { place, .. } => *place,
-            Self::AddDefaultRoute { .. } => Place::Container,
+            Self::AddDefaultRoute { .. } | Self::NftInside(_) => Place::Container,
             Self::AddBridge { .. }
             | Self::SetAlias { .. }
             | Self::AddVeth { .. }

@@ -135,6 +135,8 @@ pub enum Hook {
     Prerouting,
     /// Packets that a program of the host sends, at the usual priority of destination NAT.
     Output,
+    /// Packets that a program sends, before anything else looks at them.
+    RawOutput,
     /// Packets for the host itself, at the usual priority of filters.
     Input,
     /// Packets that the host passes on, at the usual priority of filters.
@@ -179,6 +181,10 @@ pub enum Match {
     ToHost,
     /// It has ports: TCP, UDP or SCTP.
     HasPorts,
+    /// It goes to this port of a protocol.
+    To(u8, u16),
+    /// It comes from this port of a protocol.
+    From(u8, u16),
     /// Its source is in this network.
     Source(IpNet),
     /// Its destination is in this network.
@@ -196,6 +202,10 @@ pub enum Verdict {
     Masquerade,
     /// The rules of another chain are asked.
     Jump(&'static str),
+    /// The port that it goes to becomes this one; the rules that follow are not asked less for it.
+    SetDestinationPort(u8, u16),
+    /// The port that it comes from becomes this one.
+    SetSourcePort(u8, u16),
     /// The destination becomes what the map says of these properties, if it says something.
     Redirect(&'static [What], &'static Set),
 }
@@ -345,6 +355,22 @@ fn postrouting() -> Vec<Change> {
         rule(chain, vec![loopback(Ipv6Addr::LOCALHOST.into(), 128), to_container()], Verdict::Masquerade),
         rule(chain, vec![Match::In(OUT, &CLOSED), Match::DestinationNatted], Verdict::Masquerade),
     ]
+}
+
+/// The table in a container's own namespace: what is sent to the name server at `address` goes to the port at which it
+/// listens, so that port 53 is left to the container's programs. Without a state, because a state costs every packet.
+pub fn inside(address: Ipv4Addr, port: u16) -> Vec<Change> {
+    const PORT: u16 = super::dns::PORT;
+    let chain = "names";
+    let server = IpNet::new_assert(address.into(), 32);
+    let mut changes = vec![Change::AddTable, Change::AddChain { name: chain, hook: Some(Hook::RawOutput) }];
+    for protocol in [17, 6] {
+        let query = vec![Match::Destination(server), Match::To(protocol, PORT)];
+        changes.push(rule(chain, query, Verdict::SetDestinationPort(protocol, port)));
+        let answer = vec![Match::Source(server), Match::From(protocol, port)];
+        changes.push(rule(chain, answer, Verdict::SetSourcePort(protocol, PORT)));
+    }
+    changes
 }
 
 /// The table that these changes make, as the kernel will tell of it.

@@ -97,8 +97,9 @@ pub fn check(args: &OpeningArgs, net: &Mode, added: &[String]) -> Result<()> {
     if args.userns == UserNs::Host {
         return Ok(());
     }
+    let net_option = format!("--net={net}");
     let shared = [
-        (net.joins(), "this --net"),
+        (net.joins(), net_option.as_str()),
         (args.privileged, "--privileged"),
         (args.pid != Share::Own, "--pid"),
         (args.ipc != Share::Own, "--ipc"),

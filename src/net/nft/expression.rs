@@ -56,9 +56,18 @@ pub fn encode_match(list: &mut Vec<u8>, condition: &Match, sequence: u32) {
                 number(data, 4, sequence);
             });
         }
+        Match::To(protocol, port) => has_port(list, *protocol, 2, *port),
+        Match::From(protocol, port) => has_port(list, *protocol, 0, *port),
         Match::Source(network) => in_network(list, *network, 12, 8),
         Match::Destination(network) => in_network(list, *network, 16, 24),
     }
+}
+
+fn has_port(list: &mut Vec<u8>, protocol: u8, place: u32, port: u16) {
+    meta(list, META_L4PROTO, REGISTER);
+    compare(list, true, &[protocol]);
+    payload(list, REGISTER, TRANSPORT_HEADER, place, 2);
+    compare(list, true, &port.to_be_bytes());
 }
 
 /// Whether the address at that place of the IPv4 or the IPv6 header is in `network`.
@@ -152,6 +161,8 @@ pub fn encode_verdict(list: &mut Vec<u8>, verdict: Verdict) {
                 });
             });
         }
+        Verdict::SetDestinationPort(protocol, port) => return set_port(list, protocol, 2, port),
+        Verdict::SetSourcePort(protocol, port) => return set_port(list, protocol, 0, port),
         Verdict::Masquerade => return expression(list, "masq", |data| number(data, 1, MASQUERADE_FULLY_RANDOM)),
         Verdict::Redirect(what, map) => return redirect(list, what, map),
         Verdict::Drop => 0,
@@ -160,6 +171,25 @@ pub fn encode_verdict(list: &mut Vec<u8>, verdict: Verdict) {
     expression(list, "immediate", |data| {
         number(data, 1, REGISTER_VERDICT);
         nest(data, 2, |value| nest(value, 2, |verdict| number(verdict, 1, code)));
+    });
+}
+
+/// Writes a port, and mends the checksum.
+fn set_port(list: &mut Vec<u8>, protocol: u8, place: u32, port: u16) {
+    const INTERNET_CHECKSUM: u32 = 1;
+    let checksum = if i32::from(protocol) == libc::IPPROTO_UDP { 6 } else { 16 };
+    expression(list, "immediate", |data| {
+        number(data, 1, REGISTER);
+        nest(data, 2, |value| attribute(value, 1, &port.to_be_bytes()));
+    });
+    expression(list, "payload", |data| {
+        number(data, 2, TRANSPORT_HEADER);
+        number(data, 3, place);
+        number(data, 4, 2);
+        number(data, 5, REGISTER);
+        number(data, 6, INTERNET_CHECKSUM);
+        number(data, 7, checksum);
+        number(data, 8, 0);
     });
 }
 
