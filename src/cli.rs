@@ -16,6 +16,7 @@ use crate::commands::inspect::InspectArgs;
 use crate::commands::logs::LogsArgs;
 use crate::commands::network::NetworkArgs;
 use crate::commands::pause::PauseArgs;
+use crate::commands::port::PortArgs;
 use crate::commands::stats::StatsArgs;
 use crate::commands::stop::{KillArgs, RenameArgs, RestartArgs, RmArgs, StopArgs, WaitArgs};
 use crate::commands::top::TopArgs;
@@ -89,6 +90,8 @@ pub enum Verb {
     Cp(CpArgs),
     /// Import, list and remove images
     Image(ImageArgs),
+    /// List published ports
+    Port(PortArgs),
     /// Define, list and remove networks
     Network(NetworkArgs),
     /// Look after what minirun keeps on this host

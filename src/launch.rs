@@ -84,7 +84,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     if !is_joiner {
         put_on_record(plan, &mut entry, container.pid())?;
     }
-    let services = plan.network.services(root)?;
+    let services = plan.network.services(root, &plan.data_root)?;
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
     // its size first, and who is told the ID must find all of it.
     let shares_processes = !plan.namespaces.has_own_processes();

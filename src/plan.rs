@@ -84,6 +84,8 @@ pub struct Plan {
     pub detach_keys: DetachKeys,
     /// The command line, where the container can be started again.
     pub arguments: Option<Vec<u8>>,
+    /// Where networks are defined.
+    pub data_root: PathBuf,
     /// Files that its ID and its process id are written to.
     pub id_files: [Option<PathBuf>; 2],
 }
@@ -235,6 +237,7 @@ impl Plan {
             log,
             detach_keys,
             arguments,
+            data_root: data_root.to_owned(),
             id_files,
         })
     }

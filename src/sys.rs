@@ -87,6 +87,22 @@ pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
+/// Has the kernel ask a program of classic BPF which messages a socket gets (socket(7), SO_ATTACH_FILTER).
+pub fn attach_filter(socket: impl AsFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `program`, whose instructions live across the call, and writes nothing.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Of which kind the namespace is that `namespace` is open on, `CLONE_NEW*` (ioctl_nsfs(2)).
 pub fn kind_of_namespace(namespace: impl AsFd) -> io::Result<i32> {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;

@@ -194,6 +194,7 @@ impl Bundle {
             log: log::Options::parse(&typed.log_opt)?,
             detach_keys,
             arguments: typed.detach.then(|| typed.to_be_repeated(&[])).transpose()?,
+            data_root: data_root.to_owned(),
             id_files: [typed.cidfile.clone(), typed.pidfile.clone()],
         })
     }

@@ -90,6 +90,7 @@ fn row(found: &Found) -> Row {
         "network_settings": {
             "mode": record.network,
             "ip_address": record.interfaces.first().map(|first| first.address.addr()),
+            "ports": record.ports,
             "interfaces": record.interfaces.iter().map(interface).collect::<Vec<_>>(),
             "sandbox_key": record.pid.filter(|_| status.lives()).map(|pid| format!("/proc/{pid}/ns/net")),
         },

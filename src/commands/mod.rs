@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod logs;
 pub mod network;
 pub mod pause;
+pub mod port;
 pub mod ps;
 pub mod run;
 pub mod stats;
@@ -52,6 +53,7 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Rename(args) => stop::rename(&args, &cli.root)?,
         Verb::Cp(args) => cp::cp(&args, &cli.root)?,
         Verb::Image(args) => image::image(&args, data_root)?,
+        Verb::Port(args) => port::port(&args, &cli.root)?,
         Verb::Network(args) => network::network(&args, &cli.root, data_root)?,
         Verb::System(args) => system::system(&args, &cli.root, data_root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,

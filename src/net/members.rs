@@ -174,6 +174,8 @@ impl Directory for Members {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn interface(network: &str, address: &str, aliases: &[&str]) -> Interface {
@@ -195,7 +197,8 @@ mod tests {
         let path = root.join("containers").join(format!("{id}.{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         let record = serde_json::json!({ "id": id, "name": name, "interfaces": interfaces });
-        fs::write(path.join("record"), record.to_string()).unwrap();
+        let file = File::options().write(true).create(true).truncate(true).open(path.join("record"));
+        file.unwrap().write_all(record.to_string().as_bytes()).unwrap();
         path
     }
 

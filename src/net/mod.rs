@@ -12,6 +12,7 @@ pub mod explain;
 pub mod hub;
 pub mod ipam;
 pub mod members;
+pub mod mend;
 pub mod mode;
 pub mod names;
 pub mod network;
@@ -42,6 +43,7 @@ use self::dns::Responder;
 use self::hub::{Taken, View};
 use self::ipam::Lease;
 use self::members::Members;
+use self::mend::Mender;
 pub use self::mode::{Attachment, Mode, Net};
 use self::network::{Bridge, Ground};
 use self::publish::{Port, Wish};
@@ -309,26 +311,28 @@ impl Network {
 
     /// Takes back what does not end with the container: its published ports.
     pub fn release(&mut self) -> Result<()> {
-        let elements: Vec<Change> = self
-            .steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::Nft(Change::AddElement(element)) => Some(Change::DeleteElement(element.clone())),
-                _ => None,
-            })
-            .collect();
-        delete(elements)
+        delete(self.published().cloned().map(Change::DeleteElement).collect())
+    }
+
+    /// What of the table is of its published ports.
+    fn published(&self) -> impl Iterator<Item = &Element> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Nft(Change::AddElement(element)) => Some(element),
+            _ => None,
+        })
     }
 
     /// What its holder does for it while it runs; `state` is the state directory.
-    pub fn services(&mut self, state: &Path) -> Result<Services> {
+    pub fn services(&mut self, state: &Path, data_root: &Path) -> Result<Services> {
         let mut sockets = std::mem::take(&mut self.names);
         let (Some(tcp), Some(udp)) = (sockets.pop(), sockets.pop()) else { return Ok(Services::default()) };
         let outward = |bridge: &Bridge| !bridge.definition.internal;
         let forward = self.hub.as_ref().is_some_and(|hub| hub.bridges.iter().any(outward));
         let options = dns::Options { forward, ..self.answers.clone() };
         let members = Members::of(&self.interfaces, self.gateway(), state);
-        Ok(Services::new(Some((Responder::new(udp, tcp, options)?, members))))
+        let elements = self.published().cloned().collect();
+        let mender = Mender::listen(self.mode.attachments().to_vec(), data_root.to_owned(), elements)?;
+        Ok(Services::new(Some((Responder::new(udp, tcp, options)?, members)), Some(mender)))
     }
 
     /// What its record says of it.
@@ -365,11 +369,12 @@ impl Hub {
         let directory = hub::directory(&rtnl)?;
         // Shared by all that attach containers, so that nobody takes a bridge away meanwhile.
         let turn = if request.dry { None } else { Some(lock(&directory, FlockArg::LockShared)?) };
-        let mut seen = look(&mut rtnl, attachments, request, &directory)?;
+        let look = Look { attachments, data_root: request.data_root, resolvers: request.resolvers };
+        let mut seen = look.at(&mut rtnl, &directory)?;
         if let Some(turn) = turn.as_ref().filter(|_| !seen.2.missing.is_empty()) {
             // Alone, until it is made; and another look, because another command may have made it a moment ago.
             turn.relock(FlockArg::LockExclusive).context("lock the managed networks")?;
-            seen = look(&mut rtnl, attachments, request, &directory)?;
+            seen = look.at(&mut rtnl, &directory)?;
         }
         let (view, bridges, ground) = seen;
         let number = hub::number(&rtnl)?;
@@ -443,48 +448,56 @@ fn delete(changes: Vec<Change>) -> Result<()> {
     Ok(())
 }
 
-fn look(
-    rtnl: &mut Rtnl,
-    attachments: &[Attachment],
-    request: &Request<'_>,
-    directory: &Path,
-) -> Result<(View, Vec<Bridge>, Ground)> {
-    let definitions = Definitions::open(request.data_root);
-    let found = attachments
-        .iter()
-        .map(|wish| if wish.network == mode::DEFAULT { Ok(None) } else { definitions.find(&wish.network).map(Some) })
-        .collect::<Result<Vec<_>>>()?;
-    let links: Vec<&str> = found
-        .iter()
-        .map(|definition| definition.as_ref().map_or(BRIDGE, |definition| definition.link.as_str()))
-        .collect();
-    let elements: Vec<_> = links.iter().map(|link| link_in(&BRIDGES, link)).collect();
-    let mut view = View::take(rtnl, &links, &elements)?;
-    if view.ipv6 && found.iter().flatten().any(|definition| definition.gateway6.is_some()) {
-        view.look_at_ipv6(rtnl)?;
-    }
-    let mut bridges = Vec::new();
-    for definition in found {
-        let mut definition = match definition {
-            Some(definition) => definition,
-            None => Definition::default_network(default_gateway(rtnl, &view, request.resolvers, &definitions)?),
-        };
-        if !view.ipv6 {
-            // A host without it loses nothing but it.
-            definition.gateway6 = None;
+/// What networks are looked at.
+struct Look<'a> {
+    attachments: &'a [Attachment],
+    data_root: &'a Path,
+    resolvers: &'a [Ipv4Addr],
+}
+
+impl Look<'_> {
+    /// What there is of them, and what is missing; `directory` is the hub's.
+    fn at(&self, rtnl: &mut Rtnl, directory: &Path) -> Result<(View, Vec<Bridge>, Ground)> {
+        let definitions = Definitions::open(self.data_root);
+        let found = self
+            .attachments
+            .iter()
+            .map(
+                |wish| if wish.network == mode::DEFAULT { Ok(None) } else { definitions.find(&wish.network).map(Some) },
+            )
+            .collect::<Result<Vec<_>>>()?;
+        let links: Vec<&str> = found
+            .iter()
+            .map(|definition| definition.as_ref().map_or(BRIDGE, |definition| definition.link.as_str()))
+            .collect();
+        let elements: Vec<_> = links.iter().map(|link| link_in(&BRIDGES, link)).collect();
+        let mut view = View::take(rtnl, &links, &elements)?;
+        if view.ipv6 && found.iter().flatten().any(|definition| definition.gateway6.is_some()) {
+            view.look_at_ipv6(rtnl)?;
         }
-        bridges.push(Bridge::find(rtnl, &view, definition)?);
+        let mut bridges = Vec::new();
+        for definition in found {
+            let mut definition = match definition {
+                Some(definition) => definition,
+                None => Definition::default_network(default_gateway(rtnl, &view, self.resolvers, &definitions)?),
+            };
+            if !view.ipv6 {
+                // A host without it loses nothing but it.
+                definition.gateway6 = None;
+            }
+            bridges.push(Bridge::find(rtnl, &view, definition)?);
+        }
+        // Only where the table is made anew.
+        let mut failed = Ok(());
+        let others = || {
+            definitions.list().unwrap_or_else(|error| {
+                failed = Err(error);
+                vec![]
+            })
+        };
+        let ground = network::ground(&view, &bridges, others, &network::opened_before(directory));
+        failed.map(|()| (view, bridges, ground))
     }
-    // Only where the table is made anew.
-    let mut failed = Ok(());
-    let others = || {
-        definitions.list().unwrap_or_else(|error| {
-            failed = Err(error);
-            vec![]
-        })
-    };
-    let ground = network::ground(&view, &bridges, others, &network::opened_before(directory));
-    failed.map(|()| (view, bridges, ground))
 }
 
 fn default_gateway(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr], definitions: &Definitions) -> Result<Ipv4Net> {

@@ -1,4 +1,5 @@
-//! What the holder of a container does for its network while it runs: it answers the container's queries for names.
+//! What the holder of a container does for its network while it runs: it answers the container's queries for names, and
+//! mends rules that somebody takes away.
 //!
 //! `launch.rs` takes them from the network once the container runs, `supervise.rs` serves them from its loop. Nothing here
 //! waits.
@@ -7,28 +8,39 @@ use std::os::fd::BorrowedFd;
 
 use super::dns::Responder;
 use super::members::Members;
+use super::mend::Mender;
 
 /// What a container's holder serves for its network.
 #[derive(Default)]
 pub struct Services {
     names: Option<(Responder, Members)>,
+    rules: Option<Mender>,
 }
 
 impl Services {
-    /// Those of a container that has a name server, or has none.
-    pub fn new(names: Option<(Responder, Members)>) -> Self {
-        Self { names }
+    /// Those of a container that has these.
+    pub fn new(names: Option<(Responder, Members)>, rules: Option<Mender>) -> Self {
+        Self { names, rules }
     }
 
     /// What is to be waited for, until it is readable, in the order in which [`serve`](Self::serve) takes it.
     pub fn interest(&self) -> Vec<BorrowedFd<'_>> {
-        self.names.iter().map(|(responder, _)| responder.as_fd()).collect()
+        let names = self.names.iter().map(|(responder, _)| responder.as_fd());
+        names.chain(self.rules.iter().map(Mender::as_fd)).collect()
     }
 
     /// Does what there is to do; `ready` is as [`interest`](Self::interest) was.
     pub fn serve(&mut self, ready: &[bool]) {
-        if let (Some((responder, members)), [true, ..]) = (&mut self.names, ready) {
+        let mut ready = ready.iter().copied();
+        if let Some((responder, members)) = &mut self.names
+            && ready.next() == Some(true)
+        {
             responder.serve(members);
+        }
+        if let Some(rules) = &self.rules
+            && ready.next() == Some(true)
+        {
+            rules.serve();
         }
     }
 }
