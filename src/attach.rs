@@ -30,6 +30,8 @@ use crate::error::warn;
 use crate::supervise::Signals;
 use crate::terminal::{self, DetachKeys, RawMode};
 
+/// The socket's name.
+pub const NAME: &str = "attach";
 /// The longest message: a kind and its bytes.
 pub const LONGEST: usize = 16 * 1024;
 
@@ -79,29 +81,30 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The address of the socket in a container's directory. By the directory's descriptor, because the name of a socket is
+/// The address of the socket `name` in a container's directory. By the directory's descriptor, because the name of a socket is
 /// limited to 108 bytes and a `--root` is not.
-fn address(directory: &Path) -> Result<(OwnedFd, UnixAddr)> {
+fn address(directory: &Path, name: &str) -> Result<(OwnedFd, UnixAddr)> {
     let opened = rustix::fs::openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open `{}`", directory.display()))?;
-    let name = format!("/proc/self/fd/{}/attach", opened.as_raw_fd());
+    let name = format!("/proc/self/fd/{}/{name}", opened.as_raw_fd());
     Ok((opened, UnixAddr::new(name.as_str()).context("name the socket")?))
 }
 
-/// Makes the socket.
-pub fn listen_in(directory: &Path) -> Result<OwnedFd> {
+/// Makes the socket `name` in a container's directory.
+pub fn listen_in(directory: &Path, name: &str) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let listener =
-        socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context("make the socket to attach by")?;
-    let (_directory, address) = address(directory)?;
-    bind(listener.as_raw_fd(), &address).context("name the socket to attach by")?;
-    listen(&listener, Backlog::new(16)?).context("listen on the socket to attach by")?;
+        socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context("make a socket for other commands")?;
+    let (_directory, address) = address(directory, name)?;
+    bind(listener.as_raw_fd(), &address).context("name a socket for other commands")?;
+    listen(&listener, Backlog::new(16)?).context("listen on a socket for other commands")?;
     Ok(listener)
 }
 
-fn connect_to(directory: &Path) -> Result<OwnedFd> {
+/// Connects to the socket `name` in a container's directory.
+pub fn connect_to(directory: &Path, name: &str) -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    let (_directory, address) = address(directory)?;
+    let (_directory, address) = address(directory, name)?;
     connect(socket.as_raw_fd(), &address)?;
     Ok(socket)
 }
@@ -129,7 +132,7 @@ pub struct Options<'a> {
 /// has gone without a word.
 pub fn run(directory: &Path, options: Options<'_>) -> Result<Option<u8>> {
     let mut signals = Signals::catch()?;
-    let socket = connect_to(directory).context("attach to the container")?;
+    let socket = connect_to(directory, NAME).context("attach to the container")?;
     let raw = if options.input && options.terminal { RawMode::enter()? } else { None };
     let mut client = Client { socket, input: options.input, unsent: Vec::new(), options, raw };
     client.send_size()?;

@@ -112,7 +112,7 @@ pub fn run(place: &Place, process: &Process, detach: bool) -> Result<u8> {
     }
     // It is no first process: every signal has its usual effect.
     let watch = Watch::new(&mut container, &mut signals, io, true, Services::default());
-    watch.until_end(None, |_| bail!("let go of the container"), || false).1
+    watch.until_end(None, |_| bail!("let go of the container"), |_| {}, || false).1
 }
 
 /// Makes the process that will be the program: a child of this one, by way of the joiner.

@@ -16,7 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Uid;
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 
-use crate::attach::{LONGEST, Message, listen_in, send};
+use crate::attach::{LONGEST, Message, NAME, listen_in, send};
 use crate::log::{Stream, Writer};
 use crate::supervise::Served;
 use crate::terminal::signal_of;
@@ -103,7 +103,7 @@ impl Held {
     }
 
     fn hold(source: Source, directory: &Path, log: Option<Writer>) -> Result<Self> {
-        let listener = listen_in(directory)?;
+        let listener = listen_in(directory, NAME)?;
         Ok(Self { source, log, listener, clients: Vec::new(), typed: VecDeque::new(), buffer: vec![0; 64 * 1024] })
     }
 

@@ -13,11 +13,13 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::control::{Ask, Control};
 use crate::error::{self, Advice, warn};
 use crate::held::{self, Held, Pipes};
 use crate::holder::Caller;
 use crate::init::Given;
 use crate::log::{Stream, Writer};
+use crate::net::Net;
 use crate::net::publish::Port;
 use crate::net::services::Services;
 use crate::plan::Plan;
@@ -84,7 +86,10 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     if !is_joiner {
         put_on_record(plan, &mut entry, container.pid())?;
     }
-    let services = plan.network.services(root, &plan.data_root)?;
+    let mut services = plan.network.services()?;
+    if !plan.network.mode.joins() {
+        services.control = Some(Control::listen(entry.path())?);
+    }
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
     // its size first, and who is told the ID must find all of it.
     let shares_processes = !plan.namespaces.has_own_processes();
@@ -175,7 +180,14 @@ fn until_end(
     };
     let init = record.borrow().1.process.init || !record.borrow().1.namespaces.has_own_processes();
     let watch = Watch::new(&mut container, signals, io, init, services);
-    let (caller, outcome) = watch.until_end(caller, let_go, work);
+    let change = |services: &mut Services| {
+        let (entry, plan) = &mut *record.borrow_mut();
+        if let Some(control) = services.control.take() {
+            control.answer(|asked| change(entry, plan, services, asked));
+            services.control = Some(control);
+        }
+    };
+    let (caller, outcome) = watch.until_end(caller, let_go, change, work);
     let ended = outcome.and_then(|code| {
         let release = plan.network.release();
         let (oom, removed) = cgroup.map_or((false, Ok(())), |cgroup| end_groups(cgroup, &plan.record.name));
@@ -183,6 +195,36 @@ fn until_end(
         entry.end(Exit::now(code, oom)).and(released).and(swept).map(|()| code)
     });
     (caller, ended)
+}
+
+/// Does what another command asks for; what it is to say.
+fn change(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: Ask) -> Result<Vec<String>> {
+    let pid = plan.record.pid.context("change the container: it does not run yet")?;
+    let network = &mut plan.network;
+    let mut lines = Vec::new();
+    match asked {
+        Ask::Connect(Net::Network(wish)) => network.connect(wish, pid)?,
+        Ask::Connect(other) => bail!("connect network: `{other}` is not one that can be connected"),
+        Ask::Disconnect(name) => network.disconnect(&name, pid)?,
+        Ask::Publish(texts) => {
+            let wishes = texts.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
+            lines.extend(network.publish_more(&wishes)?.iter().map(ToString::to_string));
+        }
+        Ask::Withdraw(texts) => {
+            for text in texts {
+                let which = |port: &Port| port.is_at(&text);
+                if !network.ports.iter().any(which) {
+                    bail!("take back port `{text}`: it is not published");
+                }
+                lines.extend(network.take_back(which)?.iter().map(ToString::to_string));
+            }
+        }
+    }
+    network.write_down(&mut plan.record);
+    entry.commit(&plan.record)?;
+    state::touch(entry.path())?;
+    plan.network.refresh(services)?;
+    Ok(lines)
 }
 
 /// Says where each port is, and who reaches it.

@@ -7,6 +7,7 @@ pub mod attach;
 pub mod bundle;
 pub mod cli;
 pub mod commands;
+pub mod control;
 pub mod copy;
 pub mod error;
 pub mod exec;

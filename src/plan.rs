@@ -84,8 +84,6 @@ pub struct Plan {
     pub detach_keys: DetachKeys,
     /// The command line, where the container can be started again.
     pub arguments: Option<Vec<u8>>,
-    /// Where networks are defined.
-    pub data_root: PathBuf,
     /// Files that its ID and its process id are written to.
     pub id_files: [Option<PathBuf>; 2],
 }
@@ -183,6 +181,7 @@ impl Plan {
             publish: &publish,
             data_root,
             state,
+            beside: None,
             dry,
         })?;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
@@ -237,7 +236,6 @@ impl Plan {
             log,
             detach_keys,
             arguments,
-            data_root: data_root.to_owned(),
             id_files,
         })
     }
@@ -318,6 +316,7 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
         publish: &publish,
         data_root,
         state,
+        beside: None,
         dry: true,
     };
     Ok((name, Network::decide(&request)?))
@@ -576,8 +575,8 @@ fn resolv_conf(args: &RunArgs, mode: &Mode, of_host: Resolvers) -> String {
         Mode::Networks(_) => of_host,
     };
     resolvers.say(&asked.dns_search, &asked.dns_option);
-    if matches!(mode, Mode::Networks(_)) {
-        // Its own one, which asks the others.
+    if matches!(mode, Mode::Networks(_)) || *mode == Mode::None && asked.dns.is_empty() {
+        // Its own one, which asks the others. Without a network nobody listens there until it is connected to one.
         resolvers.servers = vec![dns::ADDRESS.into()];
     }
     resolvers.text()

@@ -96,15 +96,17 @@ impl<'a> Watch<'a> {
     /// Serves the container until its first process has ended, which is minirun's own `init` if that is set. The exit code.
     ///
     /// `caller` is the command that was typed, if it can go before the container does: `let_go` is called with the streams
-    /// when its keys say so, and gives the streams as they are from then on. `work` is done in parts while there is nothing
+    /// when its keys say so, and gives the streams as they are from then on. `change` is called when another command asks
+    /// for something. `work` is done in parts while there is nothing
     /// else to do, until it returns false.
     pub fn until_end(
         mut self,
         mut caller: Option<Caller>,
         let_go: impl Fn(Relay) -> Result<Held>,
+        mut change: impl FnMut(&mut Services),
         mut work: impl FnMut() -> bool,
     ) -> (Option<Caller>, Result<u8>) {
-        let code = self.serve(&mut caller, &let_go, &mut work);
+        let code = self.serve(&mut caller, &let_go, &mut change, &mut work);
         (caller, code)
     }
 
@@ -112,6 +114,7 @@ impl<'a> Watch<'a> {
         &mut self,
         caller: &mut Option<Caller>,
         let_go: &dyn Fn(Relay) -> Result<Held>,
+        change: &mut dyn FnMut(&mut Services),
         work: &mut dyn FnMut() -> bool,
     ) -> Result<u8> {
         let mut ended = false;
@@ -134,7 +137,9 @@ impl<'a> Watch<'a> {
             }
             let first = 3 + self.services.interest().len();
             let asked: Vec<bool> = ready[3..first].iter().map(|ready| !ready.is_empty()).collect();
-            self.services.serve(&asked);
+            if self.services.serve(&asked) && !ended_now && !ended {
+                change(&mut self.services);
+            }
             let served = match &mut self.io {
                 Io::Inherited => Served::default(),
                 Io::Relay(relay) => relay.serve(&ready[first..])?,

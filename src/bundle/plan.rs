@@ -130,6 +130,7 @@ impl Bundle {
             publish: &[],
             data_root,
             state,
+            beside: None,
             dry,
         };
         let mut network = Network::decide(&request)?;
@@ -194,7 +195,6 @@ impl Bundle {
             log: log::Options::parse(&typed.log_opt)?,
             detach_keys,
             arguments: typed.detach.then(|| typed.to_be_repeated(&[])).transpose()?,
-            data_root: data_root.to_owned(),
             id_files: [typed.cidfile.clone(), typed.pidfile.clone()],
         })
     }

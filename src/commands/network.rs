@@ -11,8 +11,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::each;
+use crate::control::{self, Ask};
 use crate::error::{note, print, refused};
 use crate::listing::{self, Column, Format, ListArgs, Listing};
+use crate::net::Net;
+use crate::net::args::NetArgs;
 use crate::net::definition::{BRIDGE, Definition, Definitions, is_reserved, link_of, valid_name};
 use crate::net::explain::colons;
 use crate::net::hub::{Taken, View};
@@ -46,6 +49,10 @@ enum NetworkVerb {
     Rm(RmArgs),
     /// Remove all networks that no container is on
     Prune,
+    /// Put a container that runs on a further network
+    Connect(ConnectArgs),
+    /// Take a container that runs off a network
+    Disconnect(DisconnectArgs),
 }
 
 /// Options of `network create`.
@@ -119,6 +126,44 @@ struct RmArgs {
     networks: Vec<String>,
 }
 
+/// Options of `network connect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  minirun network connect back web
+  minirun network connect back:ip=10.9.0.7,alias=db web
+  minirun run -d --name alone --net=none busybox sleep 1000; minirun network connect bridge alone")]
+struct ConnectArgs {
+    /// IPv4 address
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<std::net::Ipv4Addr>,
+    /// IPv6 address
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<std::net::Ipv6Addr>,
+    /// Further name on that network
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// Hardware address
+    #[arg(long, value_name = "ADDRESS")]
+    mac_address: Option<String>,
+    /// The network, with options as `run --net` takes them
+    #[arg(value_name = "NETWORK[:OPTIONS]")]
+    network: Net,
+    /// Name or ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+/// Options of `network disconnect`.
+#[derive(Debug, Args)]
+struct DisconnectArgs {
+    /// The network's name
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// Name or ID
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
 /// Does what was typed.
 pub fn network(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> {
     match &args.verb {
@@ -130,7 +175,29 @@ pub fn network(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> 
             print(&format!("{name}\n"))
         }),
         NetworkVerb::Prune => prune(root, data_root),
+        NetworkVerb::Connect(args) => connect(args, root),
+        NetworkVerb::Disconnect(args) => {
+            let found = State::open(root)?.find(&args.container)?;
+            control::ask(&found, &Ask::Disconnect(args.network.clone())).map(drop)
+        }
     }
+}
+
+fn connect(args: &ConnectArgs, root: &Path) -> Result<()> {
+    let options = NetArgs {
+        net: vec![args.network.clone()],
+        ip: args.ip,
+        ip6: args.ip6,
+        mac_address: args.mac_address.clone(),
+        network_alias: args.alias.clone(),
+        ..NetArgs::default()
+    };
+    let mode = options.mode()?;
+    let Some(wish) = mode.attachments().first() else {
+        bail!("connect network: `{mode}` is not one that can be connected");
+    };
+    let found = State::open(root)?.find(&args.container)?;
+    control::ask(&found, &Ask::Connect(Net::Network(wish.clone()))).map(drop)
 }
 
 fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
@@ -156,7 +223,7 @@ fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
     let _writing = definitions.lock()?;
     let all = definitions.list()?;
     let mut rtnl = Rtnl::open()?;
-    let taken = net::taken(&mut rtnl, &Resolvers::of_host().ipv4(), &all)?;
+    let taken = net::look::taken(&mut rtnl, &Resolvers::of_host().ipv4(), &all)?;
     let (gateway, gateway6) = gateways(args, &taken, &all).with_context(failed)?;
     if let Some(range) = args.ip_range.filter(|range| !gateway.trunc().contains(range)) {
         bail!("{}: --ip-range {range} is not in {}", failed(), gateway.trunc());
@@ -398,7 +465,9 @@ fn remove(name: &str, root: &Path, data_root: &Path) -> Result<()> {
         return Err(refused(message, "`minirun system prune` takes its bridge off the host"));
     }
     let state = State::open(root)?;
-    net::remove(data_root, name, || Ok(members(&state.list()?, name).map(|found| found.record.name.clone()).collect()))
+    net::removal::remove(data_root, name, || {
+        Ok(members(&state.list()?, name).map(|found| found.record.name.clone()).collect())
+    })
 }
 
 fn prune(root: &Path, data_root: &Path) -> Result<()> {

@@ -7,7 +7,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use crate::error::print;
+use crate::control::{self, Ask};
+use crate::error::{note, print};
 use crate::listing::{self, Column, ListArgs, Listing};
 use crate::net::publish::Port;
 use crate::state::State;
@@ -17,7 +18,9 @@ use crate::state::State;
 #[command(after_help = "Examples:
   minirun port web                 all of them
   minirun port web 80              where port 80 of the container is
-  minirun port --format json       of all containers")]
+  minirun port --format json       of all containers
+  minirun port web --add 8080:80   publish one more while it runs
+  minirun port web --rm 80         take it back")]
 pub struct PortArgs {
     /// Name or ID; none is all that run
     #[arg(value_name = "CONTAINER")]
@@ -25,6 +28,12 @@ pub struct PortArgs {
     /// A port of the container, tcp unless said otherwise: only where it is
     #[arg(value_name = "PORT[/PROTOCOL]")]
     port: Option<String>,
+    /// Publish a port of a container that runs, as `run -p` does
+    #[arg(long, value_name = "[ADDRESS:][HOSTPORT:]PORT[/PROTOCOL]", requires = "container", conflicts_with = "port")]
+    add: Vec<String>,
+    /// Take back what is published of a port of a container that runs
+    #[arg(long, value_name = "PORT[/PROTOCOL]", requires = "container", conflicts_with = "port")]
+    rm: Vec<String>,
     /// The form.
     #[command(flatten)]
     list: ListArgs,
@@ -68,6 +77,17 @@ pub fn port(args: &PortArgs, root: &Path) -> Result<()> {
         Some(word) => vec![state.find(word)?],
         None => state.list()?.into_iter().filter(|found| found.holder.is_some()).collect(),
     };
+    if let (Some(found), true) = (found.first(), !args.add.is_empty() || !args.rm.is_empty()) {
+        // First those that go: one of the new ones may be in the place of one.
+        for (ask, verb) in
+            [(Ask::Withdraw(args.rm.clone()), "took back"), (Ask::Publish(args.add.clone()), "published")]
+        {
+            if matches!(&ask, Ask::Withdraw(texts) | Ask::Publish(texts) if !texts.is_empty()) {
+                control::ask(found, &ask)?.iter().for_each(|line| note(&format!("{verb} {line}")));
+            }
+        }
+        return Ok(());
+    }
     if let (Some(wanted), Some(found)) = (&args.port, found.first()) {
         return one(&found.record.name, &found.record.ports, wanted);
     }

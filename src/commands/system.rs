@@ -19,7 +19,7 @@ pub fn system(args: &SystemArgs, root: &Path, data_root: &Path) -> Result<()> {
 fn prune(root: &Path, data_root: &Path) -> Result<()> {
     // Sweeps what killed ones left.
     State::open(root)?.list()?;
-    match net::take_down(data_root)?.as_deref() {
+    match net::removal::take_down(data_root)?.as_deref() {
         None => note("there is nothing to remove"),
         Some([]) => note("removed the table and its forwarding"),
         Some(links) => {

@@ -15,11 +15,12 @@ use nix::libc::{self, sock_filter};
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::apply::Applier;
+use super::look::{Look, lock};
 use super::mode::Attachment;
 use super::rtnl::Rtnl;
 use super::step::Step;
 use super::table::{Change, Element};
-use super::{Look, hub, lock, nft};
+use super::{hub, nft};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;

@@ -6,11 +6,13 @@
 
 pub mod apply;
 pub mod args;
+pub mod change;
 pub mod definition;
 pub mod dns;
 pub mod explain;
 pub mod hub;
 pub mod ipam;
+pub mod look;
 pub mod members;
 pub mod mend;
 pub mod mode;
@@ -19,7 +21,9 @@ pub mod network;
 pub mod nft;
 pub mod owner;
 pub mod pool;
+pub mod ports;
 pub mod publish;
+pub mod removal;
 pub mod rtnl;
 pub mod services;
 pub mod step;
@@ -27,32 +31,33 @@ pub mod table;
 pub mod wire;
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
 use nix::fcntl::{Flock, FlockArg};
-use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use self::apply::Applier;
-use self::definition::{BRIDGE, Definition, Definitions};
+use self::definition::Definition;
 use self::dns::Responder;
-use self::hub::{Taken, View};
+use self::hub::View;
 use self::ipam::Lease;
+use self::look::{Look, lock, tell_what_was_made};
 use self::members::Members;
 use self::mend::Mender;
 pub use self::mode::{Attachment, Mode, Net};
 use self::network::{Bridge, Ground};
+use self::ports::{delete, elements_of, free};
 use self::publish::{Port, Wish};
 use self::rtnl::{Mac, Rtnl};
 use self::services::Services;
 use self::step::{Place, Step};
-use self::table::{BRIDGES, Change, Element, link_in};
+use self::table::{Change, Element};
 use crate::error::refused;
-use crate::state::{self, Record, State};
+use crate::state::Record;
 
 /// Where a container's name server listens, so that port 53 is left to the container's own programs: a port above those
 /// that the kernel chooses and below none that has a name.
@@ -84,8 +89,23 @@ pub struct Request<'a> {
     pub data_root: &'a Path,
     /// The state directory.
     pub state: &'a Path,
+    /// The container's network as it is, where it is to have an interface more.
+    pub beside: Option<&'a Network>,
     /// Nothing is taken, and nothing will be made.
     pub dry: bool,
+}
+
+/// Whose a network is, for what is made later.
+#[derive(Debug, Clone)]
+struct Own {
+    id: String,
+    runs: u32,
+    data_root: PathBuf,
+    state: PathBuf,
+    /// How many interfaces it has had: no name of a link is used twice.
+    made: usize,
+    /// Whether it has a name server.
+    has_names: bool,
 }
 
 /// The network of one container, decided.
@@ -106,6 +126,7 @@ pub struct Network {
     names: Vec<OwnedFd>,
     /// How it answers.
     answers: dns::Options,
+    own: Own,
 }
 
 /// A container's interface on a managed network.
@@ -143,8 +164,9 @@ struct Hub {
     directory: PathBuf,
     number: u64,
     turn: Option<Flock<File>>,
-    _leases: Vec<Lease>,
-    _ports: publish::Taken,
+    leases: Vec<Lease>,
+    /// What holds the published ports.
+    held: Vec<publish::Held>,
 }
 
 impl Network {
@@ -163,13 +185,21 @@ impl Network {
             hub: None,
             names: vec![],
             answers,
+            own: Own {
+                id: request.id.to_owned(),
+                runs: request.runs,
+                data_root: request.data_root.to_owned(),
+                state: request.state.to_owned(),
+                made: 0,
+                has_names: false,
+            },
         };
         match request.mode {
             Mode::Networks(attachments) => network.decide_interfaces(attachments, request)?,
             Mode::None => network.steps.push(Step::SetUp { place: Place::Container, link: "lo".into() }),
             Mode::Host | Mode::Container(_) | Mode::Namespace(_) => {}
         }
-        if !request.mode.joins() {
+        if !request.mode.joins() && request.beside.is_none() {
             // Before those that were asked for, which may say otherwise.
             network.steps.push(inside("net/ipv4/ping_group_range", "0 2147483647"));
             network.steps.push(inside("net/ipv4/ip_unprivileged_port_start", "0"));
@@ -179,46 +209,70 @@ impl Network {
     }
 
     fn decide_interfaces(&mut self, attachments: &[Attachment], request: &Request<'_>) -> Result<()> {
-        if attachments.len() > MOST_INTERFACES {
-            bail!("use {} networks: a container is on {MOST_INTERFACES} at most", attachments.len());
+        let made = request.beside.map_or(0, |beside| beside.own.made);
+        if made + attachments.len() > MOST_INTERFACES {
+            return Err(refused(
+                format!(
+                    "use network `{}`: a container has {MOST_INTERFACES} interfaces at most",
+                    attachments[0].network
+                ),
+                "one that runs counts those that it has had; `minirun restart` begins anew",
+            ));
         }
         let mut hub = Hub::look(attachments, request)?;
-        let gateway = default_route(attachments, &hub.bridges);
+        let there: &[Interface] = request.beside.map_or(&[], |beside| &beside.interfaces);
+        let has_way_out = there.iter().any(|interface| interface.default_route);
+        let gateway = default_route(attachments, &hub.bridges).filter(|_| !has_way_out);
         let mut leases = Vec::new();
         for (at, (wish, bridge)) in attachments.iter().zip(&hub.bridges).enumerate() {
             let definition = &bridge.definition;
             let take = if request.dry { ipam::peek } else { ipam::lease };
             let lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
-            let interface = interface(at, wish, definition, &lease, &hub.view, request, gateway == Some(at));
-            if let Some(other) = self.interfaces.iter().find(|other| other.name == interface.name) {
+            let others = || there.iter().chain(&self.interfaces);
+            let free = |name: &String| !others().any(|other| other.name == *name);
+            let name = wish.ifname.clone().or_else(|| (at..).map(|number| format!("eth{number}")).find(free));
+            let mut interface = interface(wish, definition, &lease, &hub.view, gateway == Some(at));
+            interface.name = name.unwrap_or_default();
+            if interface.host.is_empty() {
+                interface.host = host_link(request.id, request.runs, made + at);
+            }
+            if let Some(other) = others().find(|other| other.name == interface.name) {
                 bail!("use network `{}`: network `{}` has `{}` already", wish.network, other.network, other.name);
             }
             self.interfaces.push(interface);
             leases.push(lease);
         }
         for (at, (wish, bridge)) in attachments.iter().zip(&hub.bridges).enumerate() {
-            self.steps.extend(bridge.attach(&hub.view, request.id, &self.interfaces[at], wish, at as u32 + 2));
+            let index = (made + at) as u32 + 2;
+            self.steps.extend(bridge.attach(&hub.view, request.id, &self.interfaces[at], wish, index));
         }
         // After the links of the hub, before those of the container.
         let first_inside = self.steps.iter().position(|step| step.place() == Place::Container);
         let lo = Step::SetUp { place: Place::Container, link: "lo".into() };
         self.steps.insert(first_inside.unwrap_or(self.steps.len()), lo);
-        self.steps.extend(table::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
-        self.host_steps = hub.ground.missing.clone();
-        hub._leases = leases;
-        if !request.publish.is_empty() {
-            hub._ports = self.publish(&hub, request)?;
+        if !request.beside.is_some_and(|beside| beside.own.has_names) {
+            self.steps.extend(table::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
+            self.own.has_names = true;
         }
+        self.host_steps = hub.ground.missing.clone();
+        hub.leases = leases;
         self.hub = Some(hub);
+        self.own.made = attachments.len();
+        if !request.publish.is_empty() {
+            let own = self.own.clone();
+            self.publish(request.publish, &own, request.dry)?;
+        }
         Ok(())
     }
 
-    /// Takes the ports that are published, for the interface of the default route.
-    fn publish(&mut self, hub: &Hub, request: &Request<'_>) -> Result<publish::Taken> {
+    /// Takes ports that are to be published, for the interface of the default route, and lists the steps. Which.
+    fn publish(&mut self, wishes: &[Wish], own: &Own, dry: bool) -> Result<Vec<Port>> {
+        let hub = self.hub.as_mut().context("publish a port: no network")?;
         let at = self.interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
         let bridge = &hub.bridges[at].definition.link;
-        let taken = publish::take(request.publish, &self.interfaces[at], request.state, request.dry)?;
-        self.ports.clone_from(&taken.ports);
+        let taken = publish::take(wishes, &self.interfaces[at], &own.state, dry)?;
+        hub.held.extend(taken.held);
+        let ports = taken.ports;
         // Where the bridge itself asks the rules (br_netfilter), what a container sends to its own published port comes
         // back by the port that it left by.
         if is_on("net/bridge/bridge-nf-call-iptables") {
@@ -228,15 +282,16 @@ impl Network {
         let local =
             |port: &Port| port.address.is_ipv4() && (port.address.is_loopback() || port.address.is_unspecified());
         let key = format!("net/ipv4/conf/{bridge}/route_localnet");
-        if !is_on(&key) && self.ports.iter().any(local) {
+        if !is_on(&key) && ports.iter().any(local) {
             self.steps.push(Step::Sysctl { place: Place::Hub, key, value: "1".into() });
         }
-        let elements = elements_of(&self.ports, request.id);
-        if !request.dry {
-            free(&self.ports, &elements, request.state)?;
+        let elements = elements_of(&ports, &own.id);
+        if !dry {
+            free(&ports, &elements, &own.state)?;
         }
         self.steps.extend(elements.into_iter().map(|element| Step::Nft(Change::AddElement(element))));
-        Ok(taken)
+        self.ports.extend(ports.iter().cloned());
+        Ok(ports)
     }
 
     /// Makes what is missing of the bridges and the rules, alone, and then lets others attach.
@@ -259,7 +314,7 @@ impl Network {
             return Ok(vec![]);
         }
         let mut sockets = vec![Rtnl::open()?.into_fd()?];
-        if !self.interfaces.is_empty() {
+        if self.steps.iter().any(|step| matches!(step, Step::NftInside(_))) {
             let (udp, tcp) = dns::open(NAMES_PORT)?;
             sockets.extend([udp, tcp]);
         }
@@ -322,21 +377,31 @@ impl Network {
         })
     }
 
-    /// What its holder does for it while it runs; `state` is the state directory.
-    pub fn services(&mut self, state: &Path, data_root: &Path) -> Result<Services> {
-        let mut sockets = std::mem::take(&mut self.names);
-        let (Some(tcp), Some(udp)) = (sockets.pop(), sockets.pop()) else { return Ok(Services::default()) };
-        let outward = |bridge: &Bridge| !bridge.definition.internal;
-        let forward = self.hub.as_ref().is_some_and(|hub| hub.bridges.iter().any(outward));
-        let options = dns::Options { forward, ..self.answers.clone() };
-        let members = Members::of(&self.interfaces, self.gateway(), state);
+    /// What its holder does for it while it runs.
+    pub fn services(&mut self) -> Result<Services> {
+        let mut services = Services::default();
+        self.refresh(&mut services)?;
+        Ok(services)
+    }
+
+    /// Tells those who serve it how it is now.
+    pub fn refresh(&mut self, services: &mut Services) -> Result<()> {
+        let Some(hub) = &self.hub else { return Ok(()) };
+        let forward = hub.bridges.iter().any(|bridge| !bridge.definition.internal);
+        if let (Some(tcp), Some(udp)) = (self.names.pop(), self.names.pop()) {
+            let options = dns::Options { forward, ..self.answers.clone() };
+            services.names = Some(Responder::new(udp, tcp, options)?);
+        }
+        services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
         let elements = self.published().cloned().collect();
-        let mender = Mender::listen(self.mode.attachments().to_vec(), data_root.to_owned(), elements)?;
-        Ok(Services::new(Some((Responder::new(udp, tcp, options)?, members)), Some(mender)))
+        let attachments = self.mode.attachments().to_vec();
+        services.rules = Some(Mender::listen(attachments, self.own.data_root.clone(), elements)?);
+        Ok(())
     }
 
     /// What its record says of it.
     pub fn write_down(&self, record: &mut Record) {
+        record.network = self.mode.to_string();
         record.interfaces.clone_from(&self.interfaces);
         record.ports.clone_from(&self.ports);
         record.hub = self.hub.as_ref().map(|hub| hub.number);
@@ -378,8 +443,8 @@ impl Hub {
         }
         let (view, bridges, ground) = seen;
         let number = hub::number(&rtnl)?;
-        let (_leases, _ports) = (vec![], publish::Taken::default());
-        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, _leases, _ports })
+        let (leases, held) = (vec![], vec![]);
+        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, leases, held })
     }
 }
 
@@ -395,127 +460,6 @@ fn is_on(key: &str) -> bool {
     std::fs::read(Path::new("/proc/sys").join(key)).is_ok_and(|value| value.first() == Some(&b'1'))
 }
 
-/// What of the table is of these ports.
-fn elements_of(ports: &[Port], id: &str) -> Vec<Element> {
-    ports.iter().flat_map(|port| port.elements(&format!("minirun:{id}"))).collect()
-}
-
-/// Sees to it that nobody has these elements: what a killed container left is swept.
-fn free(ports: &[Port], elements: &[Element], state: &Path) -> Result<()> {
-    let there = || -> Result<bool> {
-        // As many as the kernel's answers fit into a socket.
-        for some in elements.chunks(64) {
-            if nft::table(some)?.is_some_and(|(_, there)| there.contains(&true)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    };
-    if !there()? {
-        return Ok(());
-    }
-    State::open(state)?.list()?;
-    if there()? {
-        let port = &ports[0];
-        return Err(publish::in_use(SocketAddr::new(port.address, port.host), port.protocol, state));
-    }
-    Ok(())
-}
-
-/// Takes back the published ports of a container that nobody holds any more.
-pub fn withdraw(record: &Record) -> Result<()> {
-    // Of another boot, or in another network namespace, they are not there, or are another's.
-    if record.ports.is_empty() || record.boot != state::boot_id() || record.hub != Some(hub::number(&Rtnl::open()?)?) {
-        return Ok(());
-    }
-    delete(elements_of(&record.ports, &record.id).into_iter().map(Change::DeleteElement).collect())
-}
-
-/// Deletes elements of the table, those that are there.
-fn delete(changes: Vec<Change>) -> Result<()> {
-    if changes.is_empty() || nft::commit(&changes.iter().collect::<Vec<_>>()).is_ok() {
-        return Ok(());
-    }
-    // Not all of them are there: somebody has taken the table away, or they were not all made.
-    for change in changes {
-        match nft::commit(&[&change]) {
-            Err(refused) if refused.errno != libc::ENOENT => {
-                return Err(refused.error.context("take back a published port"));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// What networks are looked at.
-struct Look<'a> {
-    attachments: &'a [Attachment],
-    data_root: &'a Path,
-    resolvers: &'a [Ipv4Addr],
-}
-
-impl Look<'_> {
-    /// What there is of them, and what is missing; `directory` is the hub's.
-    fn at(&self, rtnl: &mut Rtnl, directory: &Path) -> Result<(View, Vec<Bridge>, Ground)> {
-        let definitions = Definitions::open(self.data_root);
-        let found = self
-            .attachments
-            .iter()
-            .map(
-                |wish| if wish.network == mode::DEFAULT { Ok(None) } else { definitions.find(&wish.network).map(Some) },
-            )
-            .collect::<Result<Vec<_>>>()?;
-        let links: Vec<&str> = found
-            .iter()
-            .map(|definition| definition.as_ref().map_or(BRIDGE, |definition| definition.link.as_str()))
-            .collect();
-        let elements: Vec<_> = links.iter().map(|link| link_in(&BRIDGES, link)).collect();
-        let mut view = View::take(rtnl, &links, &elements)?;
-        if view.ipv6 && found.iter().flatten().any(|definition| definition.gateway6.is_some()) {
-            view.look_at_ipv6(rtnl)?;
-        }
-        let mut bridges = Vec::new();
-        for definition in found {
-            let mut definition = match definition {
-                Some(definition) => definition,
-                None => Definition::default_network(default_gateway(rtnl, &view, self.resolvers, &definitions)?),
-            };
-            if !view.ipv6 {
-                // A host without it loses nothing but it.
-                definition.gateway6 = None;
-            }
-            bridges.push(Bridge::find(rtnl, &view, definition)?);
-        }
-        // Only where the table is made anew.
-        let mut failed = Ok(());
-        let others = || {
-            definitions.list().unwrap_or_else(|error| {
-                failed = Err(error);
-                vec![]
-            })
-        };
-        let ground = network::ground(&view, &bridges, others, &network::opened_before(directory));
-        failed.map(|()| (view, bridges, ground))
-    }
-}
-
-fn default_gateway(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr], definitions: &Definitions) -> Result<Ipv4Net> {
-    match Bridge::gateway_of_default(rtnl, view)? {
-        Some(gateway) => Ok(gateway),
-        None => pool::for_default_network(&taken(rtnl, resolvers, &definitions.list()?)?),
-    }
-}
-
-/// The ranges that are in use on the host, and by networks whose bridges are not made.
-pub fn taken(rtnl: &mut Rtnl, resolvers: &[Ipv4Addr], definitions: &[Definition]) -> Result<Vec<Taken>> {
-    let mut taken = hub::taken(rtnl, resolvers)?;
-    taken.extend(
-        definitions.iter().map(|one| Taken { range: one.gateway.trunc(), holder: format!("network `{}`", one.name) }),
-    );
-    Ok(taken)
-}
-
 /// Which of the interfaces has the default route: the one with the highest priority, the first of equals, and none of a
 /// network without a way out.
 fn default_route(attachments: &[Attachment], bridges: &[Bridge]) -> Option<usize> {
@@ -528,21 +472,14 @@ fn default_route(attachments: &[Attachment], bridges: &[Bridge]) -> Option<usize
     best.map(|(at, _)| at)
 }
 
-fn interface(
-    at: usize,
-    wish: &Attachment,
-    definition: &Definition,
-    lease: &Lease,
-    view: &View,
-    request: &Request<'_>,
-    default_route: bool,
-) -> Interface {
+/// An interface as far as its network says: its name in the container is not chosen yet.
+fn interface(wish: &Attachment, definition: &Definition, lease: &Lease, view: &View, default_route: bool) -> Interface {
     let address = Ipv4Net::new_assert(lease.address, definition.gateway.prefix_len());
     let address6 = definition.gateway6.zip(lease.address6);
     Interface {
         network: definition.name.clone(),
-        name: wish.ifname.clone().unwrap_or_else(|| format!("eth{at}")),
-        host: wish.host_ifname.clone().unwrap_or_else(|| host_link(request.id, request.runs, at)),
+        name: String::new(),
+        host: wish.host_ifname.clone().unwrap_or_default(),
         mac: wish.mac.unwrap_or_else(|| network::mac_of(lease.address)),
         address,
         address6: address6.map(|(gateway, address)| network::same_network6(gateway, address)),
@@ -565,122 +502,8 @@ fn host_link(id: &str, runs: u32, at: usize) -> String {
     format!("mr{}", digits.chars().chain(letter).chain(run).collect::<String>())
 }
 
-/// Takes the managed networks, their table and the forwarding that came with them off the host, unless a container is on one
-/// of them: the kernel knows, whoever started it. The names of the bridges that were there; `None` if there was nothing.
-pub fn take_down(data_root: &Path) -> Result<Option<Vec<String>>> {
-    let mut all = Definitions::open(data_root).list()?;
-    all.push(Definition::default_network(Ipv4Net::default()));
-    let mut rtnl = Rtnl::open()?;
-    let directory = hub::directory(&rtnl)?;
-    let _turn = lock(&directory, FlockArg::LockExclusive)?;
-    let links: Vec<&str> = all.iter().map(|network| network.link.as_str()).collect();
-    let view = View::take(&mut rtnl, &links, &[])?;
-    for network in &all {
-        unused(&mut rtnl, &view, network)?;
-    }
-    let steps = network::made(&view, &all, &directory, true);
-    Applier::new(&mut rtnl, 0).undo(&steps)?;
-    // The lock and the leases stay: others may be waiting for the one and hold the other.
-    let _ = std::fs::remove_file(directory.join("opened"));
-    let bridges = steps.iter().filter_map(|step| match step {
-        Step::AddBridge { name, .. } => Some(name.clone()),
-        _ => None,
-    });
-    Ok((!steps.is_empty()).then(|| bridges.collect()))
-}
-
-/// Takes one network off the host, and its definition.
-///
-/// Errors: containers are on it; `members` tells their names.
-pub fn remove(data_root: &Path, name: &str, members: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
-    let definitions = Definitions::open(data_root);
-    let _writing = definitions.lock()?;
-    let network = definitions.find(name)?;
-    let mut rtnl = Rtnl::open()?;
-    let directory = hub::directory(&rtnl)?;
-    let _turn = lock(&directory, FlockArg::LockExclusive)?;
-    let names = members()?;
-    if !names.is_empty() {
-        return Err(refused(
-            format!("remove network `{name}`: in use by {}", names.join(", ")),
-            format!("end them first: `minirun stop {}`", names.join(" ")),
-        ));
-    }
-    let view = View::take(&mut rtnl, &[&network.link], &[link_in(&BRIDGES, &network.link)])?;
-    unused(&mut rtnl, &view, &network)?;
-    let steps = network::made(&view, std::slice::from_ref(&network), &directory, false);
-    Applier::new(&mut rtnl, 0).undo(&steps)?;
-    for file in [format!("leases.{name}"), format!("leases6.{name}")] {
-        let _ = std::fs::remove_file(directory.join(file));
-    }
-    definitions.remove(name)
-}
-
-/// Waits a moment until no container is on the bridge: the kernel takes the link of one that has ended away a moment later.
-fn unused(rtnl: &mut Rtnl, view: &View, network: &Definition) -> Result<()> {
-    let Some(bridge) = view.link(&network.link) else { return Ok(()) };
-    let mut ports = rtnl.count_ports(bridge.index)?;
-    for _ in 0..20 {
-        if ports == 0 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        ports = rtnl.count_ports(bridge.index)?;
-    }
-    if ports > 0 {
-        let message = format!("remove bridge `{}`: {ports} links are on it", network.link);
-        return Err(refused(message, "see `minirun ps`, and `bridge link` for what else is plugged in"));
-    }
-    Ok(())
-}
-
 fn inside(key: &str, value: &str) -> Step {
     Step::Sysctl { place: Place::Container, key: key.into(), value: value.into() }
-}
-
-fn make_directory(directory: &Path) -> Result<()> {
-    if let Some(parent) = directory.parent() {
-        state::private_directory(parent)?;
-    }
-    state::private_directory(directory)
-}
-
-fn lock(directory: &Path, how: FlockArg) -> Result<Flock<File>> {
-    let path = directory.join("lock");
-    // Only the first command in a hub finds its directory missing.
-    let file = match state::open_private(&path) {
-        Err(_) if !directory.exists() => make_directory(directory).and_then(|()| state::open_private(&path)),
-        file => file,
-    };
-    Flock::lock(file?, how).map_err(|(_, error)| error).context("lock the managed networks")
-}
-
-fn tell_what_was_made(bridges: &[Bridge], ground: &Ground) {
-    let made = |steps: &[Step], link: &str| {
-        steps.iter().any(|step| matches!(step, Step::AddBridge { name, .. } if name == link))
-    };
-    let mut parts: Vec<String> = Vec::new();
-    for Bridge { definition, .. } in bridges {
-        if made(&ground.missing, &definition.link) {
-            parts.push(format!("made bridge `{}`, {}", definition.link, definition.gateway));
-        }
-    }
-    if parts.is_empty() {
-        let links: Vec<String> = bridges.iter().map(|bridge| format!("`{}`", bridge.definition.link)).collect();
-        parts.push(format!("mended bridge {}", links.join(", ")));
-    }
-    for (version, begin) in [("IPv4", "net/ipv4/conf/"), ("IPv6", "net/ipv6/conf/")] {
-        let links: Vec<String> = ground
-            .opened
-            .iter()
-            .filter_map(|key| key.strip_prefix(begin)?.split('/').next())
-            .map(|link| if link == "all" { "all links".to_owned() } else { format!("`{link}`") })
-            .collect();
-        if !links.is_empty() {
-            parts.push(format!("turned on {version} forwarding of {} for its containers only", links.join(", ")));
-        }
-    }
-    crate::error::note(&parts.join("; "));
 }
 
 /// The addresses of an interface.

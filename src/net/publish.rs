@@ -173,6 +173,13 @@ impl fmt::Display for Port {
 }
 
 impl Port {
+    /// Whether it is the port of the container that people call `80` or `53/udp`.
+    pub fn is_at(&self, text: &str) -> bool {
+        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let range = self.port..=self.port + (self.count - 1);
+        protocol == self.protocol.to_string() && number.parse().is_ok_and(|number| range.contains(&number))
+    }
+
     /// Whether other machines can reach it.
     pub fn is_exposed(&self) -> bool {
         !self.address.is_loopback()
@@ -211,7 +218,24 @@ impl Port {
 pub struct Taken {
     /// Which.
     pub ports: Vec<Port>,
-    sockets: Vec<OwnedFd>,
+    /// What holds them.
+    pub held: Vec<Held>,
+}
+
+/// A socket that holds a port of the host.
+#[derive(Debug)]
+pub struct Held {
+    /// The first port of what was taken with it.
+    first: u16,
+    protocol: Protocol,
+    _socket: OwnedFd,
+}
+
+impl Held {
+    /// Whether it holds a part of that.
+    pub fn is_of(&self, port: &Port) -> bool {
+        self.first == port.host && self.protocol == port.protocol
+    }
 }
 
 /// Takes what is wanted, to be led to `interface`. With `dry` it is only looked at.
@@ -222,9 +246,10 @@ pub fn take(wishes: &[Wish], interface: &Interface, state: &Path, dry: bool) -> 
     for wish in wishes {
         for (host, port, count) in parts(wish) {
             let part = Part { wish, host, port, count };
-            let held = taken.take(&part, interface, state)?;
-            if !dry && taken.sockets.len() + held.len() <= MOST_HELD {
-                taken.sockets.extend(held);
+            let sockets = taken.take(&part, interface, state)?;
+            if !dry && taken.held.len() + sockets.len() <= MOST_HELD {
+                let (first, protocol) = (taken.ports.last().map_or(0, |port| port.host), wish.protocol);
+                taken.held.extend(sockets.into_iter().map(|socket| Held { first, protocol, _socket: socket }));
             }
         }
     }

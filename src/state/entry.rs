@@ -12,6 +12,7 @@ use nix::libc;
 use super::find::Found;
 use super::record::{self, Exit, Record, now};
 use super::{remove_directory, remove_if_there, remove_log};
+use crate::control;
 use crate::sandbox::cgroup;
 
 /// A container's place in the state directory. On drop the container was never there: a new one is removed, a revived one
@@ -84,6 +85,7 @@ impl Entry {
         self.look_again();
         let path = std::mem::take(&mut self.path);
         self.record.exit = Some(exit);
+        remove_if_there(&path.join(control::NAME))?;
         let attach = remove_if_there(&path.join("attach")).and_then(|()| thaw_leftover(&path, &self.record.id));
         if !self.record.remove {
             let kept = path.with_file_name(&self.record.id);

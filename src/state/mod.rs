@@ -28,6 +28,7 @@ pub use entry::Entry;
 pub use find::{Found, Waited};
 pub use record::{Exit, Inside, Record, Status, boot_id, now, read as read_record, start_time, start_time_in};
 
+use crate::control;
 use crate::error::{refused, warn};
 use crate::net;
 use crate::sandbox::cgroup;
@@ -36,7 +37,7 @@ use crate::sandbox::cgroup;
 pub const DEFAULT_ROOT: &str = "/run/minirun";
 
 /// What a container's directory can hold, all of it made by minirun.
-const FILES: [&str; 7] = ["record", "record.new", "attach", "arguments", "filter", "paused", JOINED];
+const FILES: [&str; 8] = [control::NAME, "record", "record.new", "attach", "arguments", "filter", "paused", JOINED];
 
 /// The file that says that others are, or were, among its processes.
 const JOINED: &str = "joined";
@@ -206,7 +207,7 @@ impl State {
         };
         end_orphan(&record);
         // Before its name or its directory goes: nobody else may have its ports until then.
-        if let Err(error) = net::withdraw(&record) {
+        if let Err(error) = net::ports::withdraw(&record) {
             warn(&format!("{error:#}"));
             return Ok(Swept::Gone);
         }
@@ -215,6 +216,7 @@ impl State {
             warn(&format!("{error:#}"));
             return Ok(Swept::Gone);
         }
+        remove_if_there(&place.path.join(control::NAME))?;
         remove_if_there(&place.path.join("attach"))?;
         remove_if_there(&place.path.join("paused"))?;
         if record.remove || record.pid.is_none() && record.exit.is_none() {
@@ -327,6 +329,15 @@ pub fn private_directory(path: &Path) -> Result<()> {
         format!("use `{}`: it is not a directory that only its owner, this user, can change", path.display()),
         "look at who made it; remove it, or give another --root",
     ))
+}
+
+/// Says that the container in this directory has changed: who has read the records reads them again.
+pub fn touch(directory: &Path) -> Result<()> {
+    use nix::sys::stat::{UtimensatFlags, utimensat};
+    use nix::sys::time::TimeSpec;
+    let all = directory.parent().unwrap_or(directory);
+    utimensat(nix::fcntl::AT_FDCWD, all, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW, UtimensatFlags::FollowSymlink)
+        .with_context(|| format!("touch `{}`", all.display()))
 }
 
 /// Opens a file for reading and writing, making it where it is missing, readable by its owner only.

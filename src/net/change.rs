@@ -1,0 +1,211 @@
+//! The network of a container that runs is changed: an interface comes or goes, a port is published or taken back. Done by
+//! the container's holder, with the same steps as at its start, when another command asks for it (`control.rs`).
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
+
+use super::apply::Applier;
+use super::look::lock;
+use super::mode::{Attachment, Mode};
+use super::names::Resolvers;
+use super::network::Bridge;
+use super::ports::delete;
+use super::publish::{Port, Wish};
+use super::rtnl::{self, Rtnl};
+use super::step::Step;
+use super::table::Change;
+use super::{Network, Request};
+use crate::error::refused;
+use crate::init::carry_out;
+use crate::sync::{self, FromChild};
+use crate::sys::{self, Side};
+
+impl Network {
+    /// Puts the container, whose first process is `pid`, on a further network.
+    ///
+    /// Errors: its network is another's; it is on that network; whatever a start on it would say. Nothing has changed then.
+    pub fn connect(&mut self, wish: Attachment, pid: i32) -> Result<()> {
+        if self.mode.joins() {
+            let message =
+                format!("connect network `{}`: with --net={} it is not the container's own", wish.network, self.mode);
+            return Err(refused(message, "connect it to the container that the network is of"));
+        }
+        if self.interfaces.iter().any(|interface| interface.network == wish.network) {
+            bail!("connect network `{}`: the container is on it", wish.network);
+        }
+        let mode = Mode::Networks(vec![wish]);
+        let resolvers = Resolvers::of_host().ipv4();
+        let own = self.own.clone();
+        let mut added = Self::decide(&Request {
+            mode: &mode,
+            id: &own.id,
+            runs: own.runs,
+            sysctls: &[],
+            resolvers: &resolvers,
+            servers: &[],
+            search: &[],
+            publish: &[],
+            data_root: &own.data_root,
+            state: &own.state,
+            beside: Some(self),
+            dry: false,
+        })?;
+        added.prepare()?;
+        let entering = &added;
+        let enter = || {
+            in_namespace(pid, || {
+                entering.make_inside()?;
+                entering.open_inside()
+            })
+        };
+        let sockets = enter()?;
+        added.attach(pid as u32, || Ok(sockets))?;
+        in_namespace(pid, || added.settings().try_for_each(|(key, value)| set(key, value)).map(|()| vec![]))?;
+        self.merge(added);
+        Ok(())
+    }
+
+    fn merge(&mut self, added: Self) {
+        let attachments = added.mode.attachments().iter().cloned();
+        self.mode = Mode::Networks(self.mode.attachments().iter().cloned().chain(attachments).collect());
+        self.interfaces.extend(added.interfaces);
+        self.own.made += 1;
+        if !added.names.is_empty() {
+            self.own.has_names = true;
+            self.names = added.names;
+        }
+        match (&mut self.hub, added.hub) {
+            (Some(hub), Some(other)) => {
+                hub.bridges.extend(other.bridges);
+                hub.leases.extend(other.leases);
+            }
+            (own, other) => *own = own.take().or(other),
+        }
+    }
+
+    /// Takes the container off a network, and the ports that were published there.
+    pub fn disconnect(&mut self, network: &str, pid: i32) -> Result<()> {
+        let at = self.interfaces.iter().position(|interface| interface.network == network);
+        let (Some(at), Some(hub)) = (at, &mut self.hub) else {
+            bail!("disconnect network `{network}`: the container is not on it");
+        };
+        let targets: Vec<IpAddr> = self.interfaces[at].addresses().collect();
+        let link = &self.interfaces[at].host;
+        if let Some(index) = hub.rtnl.index_of(link)? {
+            let deleted = hub.rtnl.batch(vec![rtnl::delete_link(index)]);
+            deleted.map_err(|refused| refused.error.context(format!("delete link `{link}`")))?;
+        }
+        let gone = self.interfaces.remove(at);
+        hub.bridges.remove(at);
+        hub.leases.remove(at);
+        let mut attachments = self.mode.attachments().to_vec();
+        attachments.retain(|attachment| attachment.network != network);
+        self.mode = Mode::Networks(attachments);
+        let freed = self.take_back(|port| targets.contains(&port.target));
+        if gone.default_route {
+            self.find_way_out(pid)?;
+        }
+        freed.map(drop)
+    }
+
+    /// Gives the default route to another interface, where there is one with a way out.
+    fn find_way_out(&mut self, pid: i32) -> Result<()> {
+        let Some(hub) = &self.hub else { return Ok(()) };
+        let attachments = self.mode.attachments();
+        let Some(at) = super::default_route(attachments, &hub.bridges) else { return Ok(()) };
+        let Bridge { definition, .. } = &hub.bridges[at];
+        let (gateway, gateway6) = definition.gateways();
+        let gateway6 = gateway6.filter(|_| self.interfaces[at].address6.is_some());
+        let routes = std::iter::once(IpAddr::from(gateway)).chain(gateway6.map(IpAddr::from));
+        let sockets = in_namespace(pid, || Ok(vec![Rtnl::open()?.into_fd()?]))?;
+        let socket = sockets.into_iter().next().context("open a socket in the container's network")?;
+        let batch = Rtnl::from_fd(socket).batch(routes.map(rtnl::add_default_route).collect());
+        batch.map_err(|refused| refused.error.context(format!("add default route by `{gateway}`")))?;
+        self.interfaces[at].default_route = true;
+        Ok(())
+    }
+
+    /// Publishes further ports.
+    pub fn publish_more(&mut self, wishes: &[Wish]) -> Result<Vec<Port>> {
+        if self.interfaces.is_empty() {
+            let message = "publish a port: the container is on no managed network";
+            return Err(refused(message, "connect it to one: `minirun network connect NETWORK CONTAINER`"));
+        }
+        let own = self.own.clone();
+        let first = self.steps.len();
+        let ports = self.publish(wishes, &own, false)?;
+        let steps = self.steps.split_off(first);
+        let hub = self.hub.as_mut().context("publish a port: no network")?;
+        let _turn = lock(&hub.directory, nix::fcntl::FlockArg::LockShared)?;
+        let mut applier = Applier::new(&mut hub.rtnl, 0);
+        let applied = applier.apply(&steps);
+        if let Err(error) = applied {
+            drop(applier);
+            self.ports.retain(|port| !ports.contains(port));
+            self.release_sockets(&ports);
+            return Err(error);
+        }
+        applier.commit();
+        self.steps.extend(steps);
+        Ok(ports)
+    }
+
+    /// Takes back the published ports that `which` says. Those that were.
+    pub fn take_back(&mut self, which: impl Fn(&Port) -> bool) -> Result<Vec<Port>> {
+        let gone: Vec<Port> = self.ports.iter().filter(|port| which(port)).cloned().collect();
+        let comment = format!("minirun:{}", self.own.id);
+        let elements: Vec<_> = gone.iter().flat_map(|port| port.elements(&comment)).collect();
+        delete(elements.iter().cloned().map(Change::DeleteElement).collect())?;
+        self.steps.retain(|step| !matches!(step, Step::Nft(Change::AddElement(one)) if elements.contains(one)));
+        self.ports.retain(|port| !gone.contains(port));
+        self.release_sockets(&gone);
+        Ok(gone)
+    }
+
+    fn release_sockets(&mut self, gone: &[Port]) {
+        if let Some(hub) = &mut self.hub {
+            hub.held.retain(|held| !gone.iter().any(|port| held.is_of(port)));
+        }
+    }
+}
+
+/// Writes a setting of the network namespace that this process is in.
+fn set(key: &str, value: &str) -> Result<()> {
+    let write = || OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes());
+    write().with_context(|| format!("set `{key}` to {value}"))
+}
+
+/// What `work` opens in the network namespace of process `pid`: it is done by a process of its own, because one that has
+/// joined another namespace must not come back.
+fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<Vec<OwnedFd>> {
+    let path = format!("/proc/{pid}/ns/net");
+    let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())
+        .with_context(|| format!("open `{path}`"))?;
+    let (ours, theirs) = sync::pair()?;
+    match sys::clone3(0, None).context("make a process for the container's network")? {
+        Side::Parent(child) => {
+            drop(theirs);
+            let heard = ours.next();
+            while waitpid(Pid::from_raw(child.pid), None) == Err(nix::Error::EINTR) {}
+            match heard? {
+                FromChild::Inside(sockets) => Ok(sockets),
+                other => Err(other.unexpected()),
+            }
+        }
+        Side::Child => carry_out(&theirs, || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).context("join the container's network")?;
+            let sockets = work()?;
+            theirs.inside(&sockets.iter().map(std::os::fd::AsFd::as_fd).collect::<Vec<_>>())?;
+            sys::exit_now(0)
+        }),
+    }
+}

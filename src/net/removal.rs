@@ -1,0 +1,86 @@
+//! Managed networks are taken off the host: all of them, or one with its definition.
+
+use std::path::Path;
+
+use anyhow::Result;
+use ipnet::Ipv4Net;
+use nix::fcntl::FlockArg;
+
+use super::apply::Applier;
+use super::definition::{Definition, Definitions};
+use super::hub::{self, View};
+use super::look::lock;
+use super::network;
+use super::rtnl::Rtnl;
+use super::step::Step;
+use super::table::{BRIDGES, link_in};
+use crate::error::refused;
+
+/// Takes the managed networks, their table and the forwarding that came with them off the host, unless a container is on one
+/// of them: the kernel knows, whoever started it. The names of the bridges that were there; `None` if there was nothing.
+pub fn take_down(data_root: &Path) -> Result<Option<Vec<String>>> {
+    let mut all = Definitions::open(data_root).list()?;
+    all.push(Definition::default_network(Ipv4Net::default()));
+    let mut rtnl = Rtnl::open()?;
+    let directory = hub::directory(&rtnl)?;
+    let _turn = lock(&directory, FlockArg::LockExclusive)?;
+    let links: Vec<&str> = all.iter().map(|network| network.link.as_str()).collect();
+    let view = View::take(&mut rtnl, &links, &[])?;
+    for network in &all {
+        unused(&mut rtnl, &view, network)?;
+    }
+    let steps = network::made(&view, &all, &directory, true);
+    Applier::new(&mut rtnl, 0).undo(&steps)?;
+    // The lock and the leases stay: others may be waiting for the one and hold the other.
+    let _ = std::fs::remove_file(directory.join("opened"));
+    let bridges = steps.iter().filter_map(|step| match step {
+        Step::AddBridge { name, .. } => Some(name.clone()),
+        _ => None,
+    });
+    Ok((!steps.is_empty()).then(|| bridges.collect()))
+}
+
+/// Takes one network off the host, and its definition.
+///
+/// Errors: containers are on it; `members` tells their names.
+pub fn remove(data_root: &Path, name: &str, members: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
+    let definitions = Definitions::open(data_root);
+    let _writing = definitions.lock()?;
+    let network = definitions.find(name)?;
+    let mut rtnl = Rtnl::open()?;
+    let directory = hub::directory(&rtnl)?;
+    let _turn = lock(&directory, FlockArg::LockExclusive)?;
+    let names = members()?;
+    if !names.is_empty() {
+        return Err(refused(
+            format!("remove network `{name}`: in use by {}", names.join(", ")),
+            format!("end them first: `minirun stop {}`", names.join(" ")),
+        ));
+    }
+    let view = View::take(&mut rtnl, &[&network.link], &[link_in(&BRIDGES, &network.link)])?;
+    unused(&mut rtnl, &view, &network)?;
+    let steps = network::made(&view, std::slice::from_ref(&network), &directory, false);
+    Applier::new(&mut rtnl, 0).undo(&steps)?;
+    for file in [format!("leases.{name}"), format!("leases6.{name}")] {
+        let _ = std::fs::remove_file(directory.join(file));
+    }
+    definitions.remove(name)
+}
+
+/// Waits a moment until no container is on the bridge: the kernel takes the link of one that has ended away a moment later.
+fn unused(rtnl: &mut Rtnl, view: &View, network: &Definition) -> Result<()> {
+    let Some(bridge) = view.link(&network.link) else { return Ok(()) };
+    let mut ports = rtnl.count_ports(bridge.index)?;
+    for _ in 0..20 {
+        if ports == 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        ports = rtnl.count_ports(bridge.index)?;
+    }
+    if ports > 0 {
+        let message = format!("remove bridge `{}`: {ports} links are on it", network.link);
+        return Err(refused(message, "see `minirun ps`, and `bridge link` for what else is plugged in"));
+    }
+    Ok(())
+}
