@@ -83,7 +83,6 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
     }
     // First of all the socket: the parent configures the network by it while this process goes on.
     parent.inside(&plan.network.open_inside()?.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
-    plan.network.make_inside()?;
 
     umask(FileMode::empty());
     rootfs::leave_host_mounts()?;

@@ -86,10 +86,6 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     if !is_joiner {
         put_on_record(plan, &mut entry, container.pid())?;
     }
-    let mut services = plan.network.services()?;
-    if !plan.network.mode.joins() {
-        services.control = Some(Control::listen(entry.path())?);
-    }
     // From here on the program may run. Said before the child asks, it need not wait for an answer; but a terminal must have
     // its size first, and who is told the ID must find all of it.
     let shares_processes = !plan.namespaces.has_own_processes();
@@ -122,6 +118,11 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         container.socket.go()?;
     }
     container.running()?;
+    // While the program begins: what it asks for meanwhile is in the sockets' queues.
+    let mut services = plan.network.services()?;
+    if !plan.network.mode.joins() {
+        services.control = Some(Control::listen(entry.path())?);
+    }
     tell_what_is_published(&plan.network.ports);
     plan.write_ids()?;
     if detached && let Some(command) = caller.take() {
@@ -129,6 +130,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
             error::print(&format!("{}\n", plan.record.id))?;
         }
         command.let_go()?;
+        sys::forget_code();
     }
     Ok(Launched { state, entry, cgroup, container, services, io })
 }

@@ -87,6 +87,22 @@ pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
+/// Lets go of the pages of this program's code that are in memory for this process (madvise(2), MADV_DONTNEED). Nothing is
+/// lost: what is needed again is mapped again. Who has started a container needs little of it while that runs.
+pub fn forget_code() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    let own = std::env::current_exe().unwrap_or_default();
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some("r-xp"), Some(path)) = (words.next(), words.next(), words.nth(3)) else { continue };
+        let ends = range.split_once('-').map(|(a, b)| (usize::from_str_radix(a, 16), usize::from_str_radix(b, 16)));
+        let Some((Ok(start), Ok(end))) = ends.filter(|_| own.as_os_str() == path) else { continue };
+        // SAFETY: the range is mapped from this program's file and cannot be written to, so that dropping its pages changes
+        // nothing: the next use maps the same ones again.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
 /// Has the kernel ask a program of classic BPF which messages a socket gets (socket(7), SO_ATTACH_FILTER).
 pub fn attach_filter(socket: impl AsFd, program: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };

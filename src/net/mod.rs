@@ -32,7 +32,7 @@ pub mod wire;
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -316,13 +316,14 @@ impl Network {
         let mut sockets = vec![Rtnl::open()?.into_fd()?];
         if self.steps.iter().any(|step| matches!(step, Step::NftInside(_))) {
             let (udp, tcp) = dns::open(NAMES_PORT)?;
-            sockets.extend([udp, tcp]);
+            let rules = nft::open().context("open nfnetlink socket")?;
+            sockets.extend([rules.as_fd().try_clone_to_owned()?, udp, tcp]);
         }
         Ok(sockets)
     }
 
-    /// In the container's process, in its namespace: makes its own table.
-    pub fn make_inside(&self) -> Result<()> {
+    /// Makes the container's own table, by a socket in its namespace.
+    fn make_inside(&self, socket: OwnedFd) -> Result<()> {
         let steps = self.steps.iter().filter(|step| matches!(step, Step::NftInside(_)));
         let (steps, changes): (Vec<&Step>, Vec<&Change>) = steps
             .filter_map(|step| match step {
@@ -330,10 +331,8 @@ impl Network {
                 _ => None,
             })
             .unzip();
-        if changes.is_empty() {
-            return Ok(());
-        }
-        nft::commit(&changes).map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
+        nft::commit_by(crate::sys::netlink_socket(socket), &changes)
+            .map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
     }
 
     /// Does the container's steps: those in the hub for the namespace of process `pid`, then those in that namespace by the
@@ -361,6 +360,10 @@ impl Network {
         applier.settle()?;
         applier.commit();
         hub.turn = None;
+        if self.names.len() > 2 {
+            let socket = self.names.remove(0);
+            self.make_inside(socket)?;
+        }
         Ok(())
     }
 
