@@ -210,7 +210,7 @@ fn change(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: As
         Ask::Disconnect(name) => network.disconnect(&name, pid)?,
         Ask::Publish(texts) => {
             let wishes = texts.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
-            lines.extend(network.publish_more(&wishes)?.iter().map(ToString::to_string));
+            lines.extend(network.publish_more(&wishes, pid)?.iter().map(ToString::to_string));
         }
         Ask::Withdraw(texts) => {
             for text in texts {
@@ -218,7 +218,7 @@ fn change(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: As
                 if !network.ports.iter().any(which) {
                     bail!("take back port `{text}`: it is not published");
                 }
-                lines.extend(network.take_back(which)?.iter().map(ToString::to_string));
+                lines.extend(network.take_back(which, pid)?.iter().map(ToString::to_string));
             }
         }
     }

@@ -182,6 +182,7 @@ impl Plan {
             data_root,
             state,
             beside: None,
+            rules_itself: capabilities.contains(&caps::Capability::CAP_NET_ADMIN),
             dry,
         })?;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
@@ -303,7 +304,7 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
         Err(error) if !is_busybox(args) => return Err(error),
         _ => {}
     }
-    let Options { mode, publish, id, sysctls, name, .. } = options;
+    let Options { mode, publish, id, sysctls, name, capabilities, .. } = options;
     let resolvers = resolvers(&mode).ipv4();
     let request = Request {
         mode: &mode,
@@ -317,6 +318,7 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
         data_root,
         state,
         beside: None,
+        rules_itself: capabilities.contains(&caps::Capability::CAP_NET_ADMIN),
         dry: true,
     };
     Ok((name, Network::decide(&request)?))

@@ -22,8 +22,8 @@ use super::ports::delete;
 use super::publish::{Port, Wish};
 use super::rtnl::{self, Rtnl};
 use super::step::Step;
-use super::table::Change;
-use super::{Network, Request};
+use super::table::{self, Change};
+use super::{Network, Request, nft};
 use crate::error::refused;
 use crate::init::carry_out;
 use crate::sync::{self, FromChild};
@@ -57,6 +57,7 @@ impl Network {
             data_root: &own.data_root,
             state: &own.state,
             beside: Some(self),
+            rules_itself: !own.guarded,
             dry: false,
         })?;
         added.prepare()?;
@@ -99,12 +100,16 @@ impl Network {
             deleted.map_err(|refused| refused.error.context(format!("delete link `{link}`")))?;
         }
         let gone = self.interfaces.remove(at);
+        if self.own.guarded {
+            let members = table::members(&gone.name, gone.address, gone.address6);
+            change_inside(pid, members.into_iter().map(Change::DeleteElement).collect())?;
+        }
         hub.bridges.remove(at);
         hub.leases.remove(at);
         let mut attachments = self.mode.attachments().to_vec();
         attachments.retain(|attachment| attachment.network != network);
         self.mode = Mode::Networks(attachments);
-        let freed = self.take_back(|port| targets.contains(&port.target));
+        let freed = self.take_back(|port| targets.contains(&port.target), pid);
         if gone.default_route {
             self.find_way_out(pid)?;
         }
@@ -129,7 +134,7 @@ impl Network {
     }
 
     /// Publishes further ports.
-    pub fn publish_more(&mut self, wishes: &[Wish]) -> Result<Vec<Port>> {
+    pub fn publish_more(&mut self, wishes: &[Wish], pid: i32) -> Result<Vec<Port>> {
         if self.interfaces.is_empty() {
             let message = "publish a port: the container is on no managed network";
             return Err(refused(message, "connect it to one: `minirun network connect NETWORK CONTAINER`"));
@@ -141,7 +146,13 @@ impl Network {
         let hub = self.hub.as_mut().context("publish a port: no network")?;
         let _turn = lock(&hub.directory, nix::fcntl::FlockArg::LockShared)?;
         let mut applier = Applier::new(&mut hub.rtnl, 0);
-        let applied = applier.apply(&steps);
+        let applied = applier.apply(&steps).and_then(|()| {
+            let inside = steps.iter().filter_map(|step| match step {
+                Step::NftInside(change) => Some(change.clone()),
+                _ => None,
+            });
+            change_inside(pid, inside.collect())
+        });
         if let Err(error) = applied {
             drop(applier);
             self.ports.retain(|port| !ports.contains(port));
@@ -154,7 +165,7 @@ impl Network {
     }
 
     /// Takes back the published ports that `which` says. Those that were.
-    pub fn take_back(&mut self, which: impl Fn(&Port) -> bool) -> Result<Vec<Port>> {
+    pub fn take_back(&mut self, which: impl Fn(&Port) -> bool, pid: i32) -> Result<Vec<Port>> {
         let gone: Vec<Port> = self.ports.iter().filter(|port| which(port)).cloned().collect();
         let comment = format!("minirun:{}", self.own.id);
         let elements: Vec<_> = gone.iter().flat_map(|port| port.elements(&comment)).collect();
@@ -162,6 +173,16 @@ impl Network {
         self.steps.retain(|step| !matches!(step, Step::Nft(Change::AddElement(one)) if elements.contains(one)));
         self.ports.retain(|port| !gone.contains(port));
         self.release_sockets(&gone);
+        if self.own.guarded {
+            // Several ports of the host may lead to one of the container.
+            let exposed = |ports: &[Port]| -> Vec<_> {
+                ports.iter().filter(|port| port.is_exposed()).map(Port::opening).collect()
+            };
+            let (mut shut, open) = (exposed(&gone), exposed(&self.ports));
+            shut.retain(|one| !open.contains(one));
+            shut.dedup();
+            change_inside(pid, shut.into_iter().map(Change::DeleteElement).collect())?;
+        }
         Ok(gone)
     }
 
@@ -170,6 +191,18 @@ impl Network {
             hub.held.retain(|held| !gone.iter().any(|port| held.is_of(port)));
         }
     }
+}
+
+/// Changes the table in the network namespace of process `pid`.
+fn change_inside(pid: i32, changes: Vec<Change>) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let change = || {
+        nft::commit(&changes.iter().collect::<Vec<_>>())
+            .map_err(|refused| refused.error.context("change the container's rules"))
+    };
+    in_namespace(pid, || change().map(|()| vec![])).map(drop)
 }
 
 /// Writes a setting of the network namespace that this process is in.

@@ -71,6 +71,7 @@ fn nft(change: &Change) -> String {
             let hook = match hook {
                 Hook::Prerouting => "type nat hook prerouting priority dstnat",
                 Hook::Output => "type nat hook output priority -100",
+                Hook::RawPrerouting => "type filter hook prerouting priority -300",
                 Hook::RawOutput => "type filter hook output priority -300",
                 Hook::Input => "type filter hook input priority filter",
                 Hook::Forward => "type filter hook forward priority filter",
@@ -84,6 +85,7 @@ fn nft(change: &Change) -> String {
                 Verdict::Accept => "accept".to_owned(),
                 Verdict::Drop => "drop".to_owned(),
                 Verdict::Masquerade => "masquerade fully-random".to_owned(),
+                Verdict::NoTrack => "notrack".to_owned(),
                 Verdict::Jump(chain) => format!("jump {chain}"),
                 Verdict::SetDestinationPort(protocol, port) => format!("{} dport set {port}", name_of(*protocol)),
                 Verdict::SetSourcePort(protocol, port) => format!("{} sport set {port}", name_of(*protocol)),
@@ -254,6 +256,7 @@ fn nft_reason(change: &Change) -> &'static str {
             "outward" => "the bridges whose containers reach the outside",
             "closed" => "the bridges whose containers reach neither the outside nor the host",
             "within" => "the ways from a bridge back to itself",
+            "open" => "the ports of this container that are published",
             "guarded" => "the links on which minirun turned forwarding on",
             "own4" | "own6" => "each bridge with its own address: its containers may ask the host there",
             "members4" | "members6" => "each bridge with the addresses of its network",
@@ -268,6 +271,7 @@ fn nft_reason(change: &Change) -> &'static str {
             }
             "own4" | "own6" | "gateways4" | "gateways6" => "the bridge's address",
             "members4" | "members6" => "the addresses of the network",
+            "open" => "published",
             _ => "the bridge",
         },
         Change::DeleteElement(_) => "it is no longer so",
@@ -275,6 +279,7 @@ fn nft_reason(change: &Change) -> &'static str {
         Change::AddChain { hook: Some(hook), .. } => match hook {
             Hook::Prerouting => "sees the first packet of every connection that comes in",
             Hook::Output => "sees the first packet of every connection that a program of the host opens",
+            Hook::RawPrerouting => "sees every packet that comes in, before anything else",
             Hook::RawOutput => "sees every packet that a program sends, before anything else",
             Hook::Input => "sees every packet for the host itself",
             Hook::Forward => "sees every packet that the host passes on",
@@ -292,6 +297,10 @@ fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str
             "the name server listens at another port, so that the container's programs may have port 53"
         }
         (_, _, _, Verdict::SetSourcePort(..)) => "its answers come from where it was asked",
+        (_, _, _, Verdict::NoTrack) => "among members no connection is remembered, which costs every packet",
+        ("guard", None, ..) => "all else is kept out, also while the host's rules are flushed",
+        ("guard", Some(Match::In(_, set)), ..) if set.name == "open" => "its published ports",
+        ("guard", Some(Match::In(..)), ..) => "its neighbours and the host",
         (_, _, _, Verdict::Redirect(..)) => "what comes to a published port of the host goes to its container",
         (_, Some(Match::EstablishedOrRelated), ..) => "answers to what was asked",
         (_, Some(Match::DestinationNatted), ..) => "what was published by a NAT rule",

@@ -91,6 +91,8 @@ pub struct Request<'a> {
     pub state: &'a Path,
     /// The container's network as it is, where it is to have an interface more.
     pub beside: Option<&'a Network>,
+    /// Whether it may change its own rules: it is not guarded by them then.
+    pub rules_itself: bool,
     /// Nothing is taken, and nothing will be made.
     pub dry: bool,
 }
@@ -106,6 +108,8 @@ struct Own {
     made: usize,
     /// Whether it has a name server.
     has_names: bool,
+    /// Whether it has rules of its own that keep others out.
+    guarded: bool,
 }
 
 /// The network of one container, decided.
@@ -192,6 +196,7 @@ impl Network {
                 state: request.state.to_owned(),
                 made: 0,
                 has_names: false,
+                guarded: !request.rules_itself,
             },
         };
         match request.mode {
@@ -252,7 +257,14 @@ impl Network {
         self.steps.insert(first_inside.unwrap_or(self.steps.len()), lo);
         if !request.beside.is_some_and(|beside| beside.own.has_names) {
             self.steps.extend(table::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
+            if self.own.guarded {
+                self.steps.extend(table::guard().into_iter().map(Step::NftInside));
+            }
             self.own.has_names = true;
+        }
+        if self.own.guarded {
+            let members = self.interfaces.iter().flat_map(|own| table::members(&own.name, own.address, own.address6));
+            self.steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
         }
         self.host_steps = hub.ground.missing.clone();
         hub.leases = leases;
@@ -290,6 +302,11 @@ impl Network {
             free(&ports, &elements, &own.state)?;
         }
         self.steps.extend(elements.into_iter().map(|element| Step::Nft(Change::AddElement(element))));
+        if own.guarded {
+            // What is published on the loopback device alone comes from the host, which is a member.
+            let exposed = ports.iter().filter(|port| port.is_exposed());
+            self.steps.extend(exposed.map(|port| Step::NftInside(Change::AddElement(port.opening()))));
+        }
         self.ports.extend(ports.iter().cloned());
         Ok(ports)
     }
@@ -314,12 +331,22 @@ impl Network {
             return Ok(vec![]);
         }
         let mut sockets = vec![Rtnl::open()?.into_fd()?];
-        if self.steps.iter().any(|step| matches!(step, Step::NftInside(_))) {
+        if self.inside().next().is_some() {
+            sockets.push(nft::open().context("open nfnetlink socket")?.as_fd().try_clone_to_owned()?);
+        }
+        if self.inside().any(|change| *change == Change::AddTable) {
             let (udp, tcp) = dns::open(NAMES_PORT)?;
-            let rules = nft::open().context("open nfnetlink socket")?;
-            sockets.extend([rules.as_fd().try_clone_to_owned()?, udp, tcp]);
+            sockets.extend([udp, tcp]);
         }
         Ok(sockets)
+    }
+
+    /// The changes to the container's own table.
+    fn inside(&self) -> impl Iterator<Item = &Change> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::NftInside(change) => Some(change),
+            _ => None,
+        })
     }
 
     /// Makes the container's own table, by a socket in its namespace.
@@ -355,15 +382,14 @@ impl Network {
         applier.apply(before)?;
         let mut sockets = enter()?;
         applier.enter(take_rtnl(&mut sockets)?);
-        self.names = sockets;
         applier.apply(rest)?;
         applier.settle()?;
         applier.commit();
         hub.turn = None;
-        if self.names.len() > 2 {
-            let socket = self.names.remove(0);
-            self.make_inside(socket)?;
+        if self.inside().next().is_some() && !sockets.is_empty() {
+            self.make_inside(sockets.remove(0))?;
         }
+        self.names = sockets;
         Ok(())
     }
 

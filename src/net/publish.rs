@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Interface;
 use super::owner;
-use super::table::{Element, PORTS4, PORTS6, RANGES4, RANGES6, Value};
+use super::table::{Element, OPEN, PORTS4, PORTS6, RANGES4, RANGES6, Value, element};
 use crate::error::refused;
 
 /// So many ports of a container are held by sockets; a range beyond that is looked up in the kernel's lists when it starts.
@@ -173,6 +173,12 @@ impl fmt::Display for Port {
 }
 
 impl Port {
+    /// What of the container's own table is of it.
+    pub fn opening(&self) -> Element {
+        let key = |port: u16| vec![Value::Protocol(self.protocol.number()), Value::Port(port)];
+        Element { end: key(self.port + (self.count - 1)), ..element(&OPEN, key(self.port)) }
+    }
+
     /// Whether it is the port of the container that people call `80` or `53/udp`.
     pub fn is_at(&self, text: &str) -> bool {
         let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The family and name of the table.
 pub const TABLE: &str = "minirun";
@@ -82,6 +82,8 @@ pub static PORTS6: Set = Set {
     value: &[Field::Ipv6, Field::Port],
     intervals: true,
 };
+/// In a container's own namespace: its ports that are published.
+pub static OPEN: Set = Set { name: "open", key: &[Field::Protocol, Field::Port], value: &[], intervals: true };
 /// Published ranges whose ports are the same in the container: one element a range.
 pub static RANGES4: Set =
     Set { name: "ranges4", key: &[Field::Ipv4, Field::Protocol, Field::Port], value: &[Field::Ipv4], intervals: true };
@@ -137,6 +139,8 @@ pub enum Hook {
     Output,
     /// Packets that a program sends, before anything else looks at them.
     RawOutput,
+    /// Packets that came in, before anything else looks at them.
+    RawPrerouting,
     /// Packets for the host itself, at the usual priority of filters.
     Input,
     /// Packets that the host passes on, at the usual priority of filters.
@@ -200,6 +204,8 @@ pub enum Verdict {
     Drop,
     /// The source becomes the address of the link it leaves by, with a random port.
     Masquerade,
+    /// The connection of the packet is not remembered.
+    NoTrack,
     /// The rules of another chain are asked.
     Jump(&'static str),
     /// The port that it goes to becomes this one; the rules that follow are not asked less for it.
@@ -357,8 +363,9 @@ fn postrouting() -> Vec<Change> {
     ]
 }
 
-/// The table in a container's own namespace: what is sent to the name server at `address` goes to the port at which it
-/// listens, so that port 53 is left to the container's programs. Without a state, because a state costs every packet.
+/// The rules in a container's own namespace by which its name server is found: what is sent to it at `address` goes to the
+/// port at which it listens, so that port 53 is left to the container's programs. Without a state, because a state costs
+/// every packet.
 pub fn inside(address: Ipv4Addr, port: u16) -> Vec<Change> {
     const PORT: u16 = super::dns::PORT;
     let chain = "names";
@@ -371,6 +378,51 @@ pub fn inside(address: Ipv4Addr, port: u16) -> Vec<Change> {
         changes.push(rule(chain, answer, Verdict::SetSourcePort(protocol, PORT)));
     }
     changes
+}
+
+/// The rules in a container's own namespace by which nobody but the members of its networks opens a connection to what is
+/// not published. The host's rules say so too; these are there when somebody has flushed those. Only what comes from
+/// elsewhere has a state, which costs every packet.
+pub fn guard() -> Vec<Change> {
+    const FROM4: &[What] = &[What::InLink, What::Source4];
+    const FROM6: &[What] = &[What::InLink, What::Source6];
+    const TO4: &[What] = &[What::OutLink, What::Destination4];
+    const TO6: &[What] = &[What::OutLink, What::Destination6];
+    let (arriving, leaving, chain) = ("arriving", "names", "guard");
+    let everywhere = |set, first: IpAddr, last: IpAddr| Element {
+        end: vec![Value::Link("lo".into()), last.into()],
+        ..element(set, vec![Value::Link("lo".into()), first.into()])
+    };
+    let (all4, all6) = (Ipv4Addr::BROADCAST, Ipv6Addr::from(u128::MAX));
+    vec![
+        Change::AddSet(&MEMBERS4),
+        Change::AddSet(&MEMBERS6),
+        Change::AddSet(&OPEN),
+        Change::AddElement(everywhere(&MEMBERS4, Ipv4Addr::UNSPECIFIED.into(), all4.into())),
+        Change::AddElement(everywhere(&MEMBERS6, Ipv6Addr::UNSPECIFIED.into(), all6.into())),
+        Change::AddChain { name: arriving, hook: Some(Hook::RawPrerouting) },
+        rule(arriving, vec![Match::In(FROM4, &MEMBERS4)], Verdict::NoTrack),
+        rule(arriving, vec![Match::In(FROM6, &MEMBERS6)], Verdict::NoTrack),
+        rule(leaving, vec![Match::In(TO4, &MEMBERS4)], Verdict::NoTrack),
+        rule(leaving, vec![Match::In(TO6, &MEMBERS6)], Verdict::NoTrack),
+        Change::AddChain { name: chain, hook: Some(Hook::Input) },
+        rule(chain, vec![Match::In(FROM4, &MEMBERS4)], Verdict::Accept),
+        rule(chain, vec![Match::In(FROM6, &MEMBERS6)], Verdict::Accept),
+        rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
+        rule(chain, vec![Match::In(&[What::Protocol, What::DestinationPort], &OPEN)], Verdict::Accept),
+        rule(chain, vec![], Verdict::Drop),
+    ]
+}
+
+/// The addresses of a network whose members reach a container by its interface `link`.
+pub fn members(link: &str, address: Ipv4Net, address6: Option<Ipv6Net>) -> Vec<Element> {
+    let range = |set, first: IpAddr, last: IpAddr| Element {
+        end: vec![Value::Link(link.to_owned()), last.into()],
+        ..element(set, vec![Value::Link(link.to_owned()), first.into()])
+    };
+    let mut all = vec![range(&MEMBERS4, address.network().into(), address.broadcast().into())];
+    all.extend(address6.map(|net| range(&MEMBERS6, net.network().into(), net.broadcast().into())));
+    all
 }
 
 /// The table that these changes make, as the kernel will tell of it.

@@ -47,6 +47,7 @@ pub fn encode(bytes: &mut Vec<u8>, change: &Change, sequence: u32, acknowledge: 
                 Hook::Forward => (2, 0, "filter"),
                 Hook::Output => (3, -100, "nat"),
                 Hook::RawOutput => (3, -300, "filter"),
+                Hook::RawPrerouting => (0, -300, "filter"),
                 Hook::Postrouting => (4, 100, "nat"),
             });
             message(bytes, kind(NEW_CHAIN), flags | NLM_F_CREATE | NLM_F_EXCL, 0, sequence, |body| {

@@ -163,6 +163,7 @@ pub fn encode_verdict(list: &mut Vec<u8>, verdict: Verdict) {
         }
         Verdict::SetDestinationPort(protocol, port) => return set_port(list, protocol, 2, port),
         Verdict::SetSourcePort(protocol, port) => return set_port(list, protocol, 0, port),
+        Verdict::NoTrack => return nest(list, 1, |element| string(element, 1, "notrack")),
         Verdict::Masquerade => return expression(list, "masq", |data| number(data, 1, MASQUERADE_FULLY_RANDOM)),
         Verdict::Redirect(what, map) => return redirect(list, what, map),
         Verdict::Drop => 0,
