@@ -17,6 +17,7 @@ pub mod nft;
 pub mod owner;
 pub mod pool;
 pub mod publish;
+pub mod relay;
 pub mod rtnl;
 pub mod step;
 pub mod table;
