@@ -102,7 +102,7 @@ impl Network {
         let gone = self.interfaces.remove(at);
         if self.own.guarded {
             let members = table::members(&gone.name, gone.address, gone.address6);
-            change_inside(pid, members.into_iter().map(Change::DeleteElement).collect())?;
+            change_inside(pid, &members.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
         }
         hub.bridges.remove(at);
         hub.leases.remove(at);
@@ -151,7 +151,7 @@ impl Network {
                 Step::NftInside(change) => Some(change.clone()),
                 _ => None,
             });
-            change_inside(pid, inside.collect())
+            change_inside(pid, &inside.collect::<Vec<_>>())
         });
         if let Err(error) = applied {
             drop(applier);
@@ -181,7 +181,7 @@ impl Network {
             let (mut shut, open) = (exposed(&gone), exposed(&self.ports));
             shut.retain(|one| !open.contains(one));
             shut.dedup();
-            change_inside(pid, shut.into_iter().map(Change::DeleteElement).collect())?;
+            change_inside(pid, &shut.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
         }
         Ok(gone)
     }
@@ -194,7 +194,7 @@ impl Network {
 }
 
 /// Changes the table in the network namespace of process `pid`.
-fn change_inside(pid: i32, changes: Vec<Change>) -> Result<()> {
+fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }

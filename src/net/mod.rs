@@ -23,6 +23,7 @@ pub mod owner;
 pub mod pool;
 pub mod ports;
 pub mod publish;
+pub mod relay;
 pub mod removal;
 pub mod rtnl;
 pub mod services;
