@@ -123,7 +123,10 @@ impl<'a> Watch<'a> {
             let patience = match () {
                 () if working => PollTimeout::ZERO,
                 () if ended && self.hurried => PollTimeout::from(100u8),
-                () => PollTimeout::NONE,
+                () => self
+                    .services
+                    .timeout()
+                    .map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)),
             };
             let ready = self.wait(caller.as_ref(), ended, patience)?;
             let ended_now = !ready[1].is_empty();
@@ -158,7 +161,7 @@ impl<'a> Watch<'a> {
                 Io::Relay(relay) => !(relay.has_shown() || ended && relay.read_shown()?),
                 Io::Inherited | Io::Held(_) => true,
             };
-            let nothing = ready.iter().all(|ready| ready.is_empty());
+            let nothing = ready[..3].iter().chain(&ready[first..]).all(|ready| ready.is_empty());
             // Who was told to end does not wait for a reader that takes nothing.
             if ended && (all_shown || self.hurried && nothing) {
                 return self.end();

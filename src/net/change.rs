@@ -188,7 +188,8 @@ impl Network {
 
     fn release_sockets(&mut self, gone: &[Port]) {
         if let Some(hub) = &mut self.hub {
-            hub.held.retain(|held| !gone.iter().any(|port| held.is_of(port)));
+            hub.held.retain(|held| !gone.contains(&held.port));
+            hub.relayed.retain(|relayed| !gone.contains(&relayed.port));
         }
     }
 }

@@ -172,6 +172,8 @@ struct Hub {
     leases: Vec<Lease>,
     /// What holds the published ports.
     held: Vec<publish::Held>,
+    /// What is to be relayed, and is not yet.
+    relayed: Vec<publish::Relayed>,
 }
 
 impl Network {
@@ -285,6 +287,7 @@ impl Network {
         let bridge = &hub.bridges[at].definition.link;
         let taken = publish::take(wishes, &self.interfaces[at], &own.state, dry)?;
         hub.held.extend(taken.held);
+        hub.relayed.extend(taken.relayed);
         let ports = taken.ports;
         // Where the bridge itself asks the rules (br_netfilter), what a container sends to its own published port comes
         // back by the port that it left by.
@@ -416,7 +419,11 @@ impl Network {
 
     /// Tells those who serve it how it is now.
     pub fn refresh(&mut self, services: &mut Services) -> Result<()> {
-        let Some(hub) = &self.hub else { return Ok(()) };
+        let Some(hub) = &mut self.hub else { return Ok(()) };
+        services.relays.retain(|(port, _)| self.ports.contains(port));
+        for publish::Relayed { port, socket, target } in std::mem::take(&mut hub.relayed) {
+            services.relay(port, socket, target)?;
+        }
         let forward = hub.bridges.iter().any(|bridge| !bridge.definition.internal);
         if let (Some(tcp), Some(udp)) = (self.names.pop(), self.names.pop()) {
             let options = dns::Options { forward, ..self.answers.clone() };
@@ -473,8 +480,8 @@ impl Hub {
         }
         let (view, bridges, ground) = seen;
         let number = hub::number(&rtnl)?;
-        let (leases, held) = (vec![], vec![]);
-        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, leases, held })
+        let (leases, held, relayed) = (vec![], vec![], vec![]);
+        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, leases, held, relayed })
     }
 }
 

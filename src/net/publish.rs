@@ -21,6 +21,8 @@ use crate::error::refused;
 
 /// So many ports of a container are held by sockets; a range beyond that is looked up in the kernel's lists when it starts.
 const MOST_HELD: usize = 256;
+/// So many ports of one wish are relayed at most.
+const MOST_RELAYED: u16 = 64;
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +175,12 @@ impl fmt::Display for Port {
 }
 
 impl Port {
+    /// Whether minirun itself passes on what comes there: the kernel leads nothing away from `::1`, and nothing from IPv6 to
+    /// IPv4.
+    pub fn is_relayed(&self) -> bool {
+        self.address == Ipv6Addr::LOCALHOST || self.address.is_ipv6() && self.target.is_ipv4()
+    }
+
     /// What of the container's own table is of it.
     pub fn opening(&self) -> Element {
         let key = |port: u16| vec![Value::Protocol(self.protocol.number()), Value::Port(port)];
@@ -193,11 +201,15 @@ impl Port {
 
     /// What leads to it: one element for one port and for a range that is the same in the container, else one a port.
     pub fn elements(&self, comment: &str) -> Vec<Element> {
+        if self.is_relayed() {
+            return vec![];
+        }
         let (ports, ranges) = if self.address.is_ipv4() { (&PORTS4, &RANGES4) } else { (&PORTS6, &RANGES6) };
-        let last_address = match self.address {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::BROADCAST),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::from(u128::MAX)),
-            address => address,
+        let (first_address, last_address) = match self.address {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (self.address, IpAddr::V4(Ipv4Addr::BROADCAST)),
+            // All but the loopback device's, which the kernel cannot lead anywhere.
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::from(2).into(), Ipv6Addr::from(u128::MAX).into()),
+            address => (address, address),
         };
         let protocol = || Value::Protocol(self.protocol.number());
         let key = |address: IpAddr, port: u16| vec![address.into(), protocol(), Value::Port(port)];
@@ -205,12 +217,12 @@ impl Port {
         if self.count > 1 && self.host == self.port {
             let end = key(last_address, self.host + (self.count - 1));
             let value = vec![self.target.into()];
-            return vec![Element { set: ranges, key: key(self.address, self.host), end, value, comment }];
+            return vec![Element { set: ranges, key: key(first_address, self.host), end, value, comment }];
         }
         (0..self.count)
             .map(|offset| Element {
                 set: ports,
-                key: key(self.address, self.host + offset),
+                key: key(first_address, self.host + offset),
                 end: key(last_address, self.host + offset),
                 value: vec![self.target.into(), Value::Port(self.port + offset)],
                 comment: comment.clone(),
@@ -226,22 +238,27 @@ pub struct Taken {
     pub ports: Vec<Port>,
     /// What holds them.
     pub held: Vec<Held>,
+    /// What is to be relayed.
+    pub relayed: Vec<Relayed>,
 }
 
 /// A socket that holds a port of the host.
 #[derive(Debug)]
 pub struct Held {
-    /// The first port of what was taken with it.
-    first: u16,
-    protocol: Protocol,
+    /// What it holds a part of.
+    pub port: Port,
     _socket: OwnedFd,
 }
 
-impl Held {
-    /// Whether it holds a part of that.
-    pub fn is_of(&self, port: &Port) -> bool {
-        self.first == port.host && self.protocol == port.protocol
-    }
+/// A socket at which minirun itself takes what comes to a port of the host.
+#[derive(Debug)]
+pub struct Relayed {
+    /// What it is a part of.
+    pub port: Port,
+    /// Bound, and no more.
+    pub socket: OwnedFd,
+    /// Where what comes goes to.
+    pub target: SocketAddr,
 }
 
 /// Takes what is wanted, to be led to `interface`. With `dry` it is only looked at.
@@ -252,10 +269,10 @@ pub fn take(wishes: &[Wish], interface: &Interface, state: &Path, dry: bool) -> 
     for wish in wishes {
         for (host, port, count) in parts(wish) {
             let part = Part { wish, host, port, count };
+            let before = taken.ports.len();
             let sockets = taken.take(&part, interface, state)?;
-            if !dry && taken.held.len() + sockets.len() <= MOST_HELD {
-                let (first, protocol) = (taken.ports.last().map_or(0, |port| port.host), wish.protocol);
-                taken.held.extend(sockets.into_iter().map(|socket| Held { first, protocol, _socket: socket }));
+            if !dry {
+                sockets.into_iter().for_each(|(at, socket)| taken.keep(before, at, socket));
             }
         }
     }
@@ -283,10 +300,21 @@ fn parts(wish: &Wish) -> Vec<(Option<Range>, u16, u16)> {
 }
 
 impl Taken {
-    /// Takes a part of a wish; the sockets that hold it.
-    fn take(&mut self, part: &Part<'_>, interface: &Interface, state: &Path) -> Result<Vec<OwnedFd>> {
+    /// Keeps a socket that is bound at an address, for one of the ports from number `from` on.
+    fn keep(&mut self, from: usize, at: SocketAddr, socket: OwnedFd) {
+        let Some(port) = self.ports[from..].iter().find(|port| port.address == at.ip()).cloned() else { return };
+        if port.is_relayed() || port.address == Ipv6Addr::UNSPECIFIED && port.protocol != Protocol::Sctp {
+            let target = SocketAddr::new(port.target, port.port + (at.port() - port.host));
+            self.relayed.push(Relayed { port, socket, target });
+        } else if self.held.len() < MOST_HELD {
+            self.held.push(Held { port, _socket: socket });
+        }
+    }
+
+    /// Takes a part of a wish; the sockets that hold it, and where they are bound.
+    fn take(&mut self, part: &Part<'_>, interface: &Interface, state: &Path) -> Result<Vec<(SocketAddr, OwnedFd)>> {
         let Part { wish, host, port, count } = *part;
-        let addresses = addresses(wish, interface)?;
+        let addresses = addresses(wish, count, interface)?;
         let candidates: Vec<u16> = match host {
             None => vec![0; 32],
             Some((first, last)) => (first..=last).collect(),
@@ -296,7 +324,7 @@ impl Taken {
             match self.try_at(&addresses, candidate, count, wish.protocol, state) {
                 Ok((first, sockets)) => {
                     for address in &addresses {
-                        let (target, address) = target(*address, interface)?;
+                        let (target, address) = (target(*address, interface), *address);
                         let port = Port { address, host: first, target, port, count, protocol: wish.protocol };
                         self.ports.push(port);
                     }
@@ -316,7 +344,7 @@ impl Taken {
         count: u16,
         protocol: Protocol,
         state: &Path,
-    ) -> Result<(u16, Vec<OwnedFd>)> {
+    ) -> Result<(u16, Vec<(SocketAddr, OwnedFd)>)> {
         let mut first = first;
         let mut sockets = Vec::new();
         for offset in 0..count {
@@ -333,7 +361,7 @@ impl Taken {
                 }
                 // Of a large range only the first ports are held; the others were free a moment ago.
                 if sockets.len() < MOST_HELD {
-                    sockets.push(socket);
+                    sockets.push((SocketAddr::new(address.ip(), port), socket));
                 }
             }
         }
@@ -352,28 +380,39 @@ fn clashes(port: &Port, address: SocketAddr, protocol: Protocol) -> bool {
     same && port.protocol == protocol && (port.host..=last).contains(&address.port())
 }
 
-/// The addresses of the host at which a wish is published.
-fn addresses(wish: &Wish, interface: &Interface) -> Result<Vec<IpAddr>> {
-    let has_ipv6 = interface.address6.is_some();
+/// The addresses of the host at which `count` ports of a wish are published.
+fn addresses(wish: &Wish, count: u16, interface: &Interface) -> Result<Vec<IpAddr>> {
+    let relayed = |address: IpAddr| address == Ipv6Addr::LOCALHOST || address.is_ipv6() && interface.address6.is_none();
+    let can = wish.protocol != Protocol::Sctp && count <= MOST_RELAYED;
     Ok(match wish.address {
-        Some(address) if address.is_ipv6() && !has_ipv6 => {
+        Some(address) if relayed(address) && !can => {
             return Err(refused(
-                format!("publish port at [{address}]: network `{}` has no IPv6", interface.network),
-                "publish it at an IPv4 address, or make the network with --ipv6",
+                format!(
+                    "publish {count} ports of {} at [{address}]: minirun itself passes on what comes there, of TCP and UDP and \
+                     {MOST_RELAYED} ports at most",
+                    wish.protocol
+                ),
+                "publish them at an IPv4 address",
             ));
         }
         Some(address) => vec![address],
+        None if can && has_ipv6() => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         None => vec![Ipv4Addr::LOCALHOST.into()],
     })
 }
 
-/// Where packets to an address of the host are led.
-fn target(address: IpAddr, interface: &Interface) -> Result<(IpAddr, IpAddr)> {
-    let target = match address {
-        IpAddr::V4(_) => IpAddr::V4(interface.address.addr()),
-        IpAddr::V6(_) => IpAddr::V6(interface.address6.context("publish a port: no IPv6 address")?.addr()),
-    };
-    Ok((target, address))
+/// Whether the host's loopback device has IPv6.
+fn has_ipv6() -> bool {
+    let socket = socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    socket.is_ok_and(|socket| bind(&socket, &SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0)).is_ok())
+}
+
+/// Where what comes to an address of the host goes to.
+fn target(address: IpAddr, interface: &Interface) -> IpAddr {
+    match (address, interface.address6) {
+        (IpAddr::V6(_), Some(own)) => own.addr().into(),
+        _ => interface.address.addr().into(),
+    }
 }
 
 /// A socket that holds a port; which, where it was any. `None` where the kernel has no sockets of this protocol.

@@ -1,13 +1,20 @@
 //! What the holder of a container does for its network while it runs: it answers the container's queries for names, mends
-//! rules that somebody takes away, and hears what other commands ask of it.
+//! rules that somebody takes away, passes on what comes to ports that the kernel cannot lead to it, and hears what other
+//! commands ask.
 //!
 //! `launch.rs` makes them before the container runs, `supervise.rs` serves them from its loop. Nothing here waits.
 
-use std::os::fd::BorrowedFd;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 
 use super::dns::Responder;
 use super::members::Members;
 use super::mend::Mender;
+use super::publish::Port;
+use super::relay::Relay;
 use crate::control::Control;
 
 /// What a container's holder serves for its network.
@@ -21,6 +28,8 @@ pub struct Services {
     pub rules: Option<Mender>,
     /// Where other commands ask for changes.
     pub control: Option<Control>,
+    /// What passes on what comes to some of its published ports.
+    pub relays: Vec<(Port, Relay)>,
 }
 
 impl Services {
@@ -28,7 +37,25 @@ impl Services {
     pub fn interest(&self) -> Vec<BorrowedFd<'_>> {
         let names = self.names.iter().map(Responder::as_fd);
         let rules = self.rules.iter().map(Mender::as_fd);
-        names.chain(rules).chain(self.control.iter().map(Control::as_fd)).collect()
+        let relays = self.relays.iter().map(|(_, relay)| relay.fd());
+        names.chain(rules).chain(self.control.iter().map(Control::as_fd)).chain(relays).collect()
+    }
+
+    /// After so long there is something to do in any case.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.relays.iter().filter_map(|(_, relay)| relay.timeout()).min()
+    }
+
+    /// Passes on what comes to a socket, which is a part of `port`.
+    pub fn relay(&mut self, port: Port, socket: OwnedFd, target: SocketAddr) -> Result<()> {
+        let protocol = port.protocol;
+        if let Some((_, relay)) = self.relays.iter_mut().find(|(other, _)| *other == port) {
+            return relay.add(socket, protocol, target);
+        }
+        let mut relay = Relay::new()?;
+        relay.add(socket, protocol, target).with_context(|| format!("publish {port}"))?;
+        self.relays.push((port, relay));
+        Ok(())
     }
 
     /// Does what there is to do; `ready` is as [`interest`](Self::interest) was. Whether another command asks for a change.
@@ -46,6 +73,9 @@ impl Services {
         {
             rules.serve();
         }
-        self.control.is_some() && next()
+        let asked = self.control.is_some() && next();
+        // Also those that are not readable: one may have waited long enough.
+        self.relays.iter_mut().for_each(|(_, relay)| relay.serve());
+        asked
     }
 }
