@@ -23,7 +23,7 @@ use super::publish::{Port, Wish};
 use super::rtnl::{self, Rtnl};
 use super::step::Step;
 use super::table::{self, Change};
-use super::{Network, Request, nft};
+use super::{Network, Request, conntrack, nft};
 use crate::error::refused;
 use crate::init::carry_out;
 use crate::sync::{self, FromChild};
@@ -161,6 +161,7 @@ impl Network {
         }
         applier.commit();
         self.steps.extend(steps);
+        conntrack::forget(&ports)?;
         Ok(ports)
     }
 
@@ -170,6 +171,7 @@ impl Network {
         let comment = format!("minirun:{}", self.own.id);
         let elements: Vec<_> = gone.iter().flat_map(|port| port.elements(&comment)).collect();
         delete(elements.iter().cloned().map(Change::DeleteElement).collect())?;
+        conntrack::forget(&gone)?;
         self.steps.retain(|step| !matches!(step, Step::Nft(Change::AddElement(one)) if elements.contains(one)));
         self.ports.retain(|port| !gone.contains(port));
         self.release_sockets(&gone);

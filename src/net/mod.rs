@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod args;
 pub mod change;
+pub mod conntrack;
 pub mod definition;
 pub mod dns;
 pub mod explain;
@@ -394,12 +395,13 @@ impl Network {
             self.make_inside(sockets.remove(0))?;
         }
         self.names = sockets;
-        Ok(())
+        conntrack::forget(&self.ports)
     }
 
     /// Takes back what does not end with the container: its published ports.
     pub fn release(&mut self) -> Result<()> {
-        delete(self.published().cloned().map(Change::DeleteElement).collect())
+        delete(self.published().cloned().map(Change::DeleteElement).collect())?;
+        conntrack::forget(&self.ports)
     }
 
     /// What of the table is of its published ports.

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use nix::libc;
 
+use super::conntrack;
 use super::hub;
 use super::nft;
 use super::publish::{self, Port};
@@ -46,7 +47,8 @@ pub fn withdraw(record: &Record) -> Result<()> {
     if record.ports.is_empty() || record.boot != state::boot_id() || record.hub != Some(hub::number(&Rtnl::open()?)?) {
         return Ok(());
     }
-    delete(elements_of(&record.ports, &record.id).into_iter().map(Change::DeleteElement).collect())
+    delete(elements_of(&record.ports, &record.id).into_iter().map(Change::DeleteElement).collect())?;
+    conntrack::forget(&record.ports)
 }
 
 /// Deletes elements of the table, those that are there.

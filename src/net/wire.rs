@@ -77,6 +77,14 @@ pub fn attributes(buffer: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
+/// Writes an attribute, filled up to a multiple of four.
+pub fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    bytes.extend((value.len() as u16 + 4).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
 /// A string attribute without its closing zero.
 pub fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()

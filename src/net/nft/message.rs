@@ -3,6 +3,7 @@
 use netlink_packet_core::NLM_F_REQUEST;
 
 use super::super::wire::NESTED;
+pub use super::super::wire::attribute;
 
 pub const SUBSYSTEM: u16 = 10;
 pub const BATCH_BEGIN: u16 = 0x10;
@@ -40,13 +41,6 @@ pub fn message(
     body(bytes);
     let length = (bytes.len() - start) as u32;
     bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
-}
-
-pub fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    bytes.extend((value.len() as u16 + 4).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 pub fn string(bytes: &mut Vec<u8>, kind: u16, value: &str) {

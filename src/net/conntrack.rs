@@ -1,0 +1,89 @@
+//! Connections of UDP that the kernel remembers (conntrack, over nfnetlink: `linux/netfilter/nfnetlink_conntrack.h`) are
+//! forgotten when a port is published or taken back. A client that sends again and again keeps its entry alive, and the
+//! entry says where its packets go: to a container that has ended, or to nobody.
+
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE};
+use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
+use nix::libc;
+use nix::sys::socket::{MsgFlags, recv};
+
+use super::publish::{Port, Protocol};
+use super::wire::{NESTED, attribute, attributes, explain_error, messages};
+
+const SUBSYSTEM: u16 = 1;
+const GET: u16 = 1;
+const DELETE: u16 = 2;
+/// `CTA_TUPLE_ORIG`: how the first packet looked when it came.
+const ORIGINAL: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+
+/// Forgets what is remembered of these ports of the host, those of UDP.
+pub fn forget(ports: &[Port]) -> Result<()> {
+    let udp: Vec<&Port> = ports.iter().filter(|port| port.protocol == Protocol::Udp).collect();
+    for (family, is_ours) in [(libc::AF_INET, true), (libc::AF_INET6, false)] {
+        let ours: Vec<&Port> = udp.iter().copied().filter(|port| port.address.is_ipv4() == is_ours).collect();
+        if !ours.is_empty() {
+            forget_family(family as u8, &ours).context("forget what is remembered of a published port")?;
+        }
+    }
+    Ok(())
+}
+
+fn forget_family(family: u8, ports: &[&Port]) -> Result<()> {
+    let socket = Socket::new(NETLINK_NETFILTER)?;
+    let mut bytes = Vec::new();
+    message(&mut bytes, GET, NLM_F_REQUEST | NLM_F_DUMP, family, &[]);
+    socket.send(&bytes, 0)?;
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    let mut buffer = vec![0; 32 * 1024];
+    'all: loop {
+        let size = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        for answer in messages(&buffer[..size]) {
+            if answer.kind == NLMSG_DONE {
+                break 'all;
+            }
+            if let Some((errno, words)) = answer.error() {
+                return Err(explain_error(errno, words.as_deref()));
+            }
+            let mut all = attributes(answer.bytes.get(20..).unwrap_or_default());
+            let original = all.find(|(kind, _)| *kind == ORIGINAL).map(|(_, value)| value);
+            found.extend(original.filter(|tuple| is_for(tuple, ports)).map(<[u8]>::to_vec));
+        }
+    }
+    for tuple in found {
+        let mut bytes = Vec::new();
+        message(&mut bytes, DELETE, NLM_F_REQUEST | NLM_F_ACK, family, &tuple);
+        socket.send(&bytes, 0)?;
+        // One that has gone meanwhile is no error.
+        recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Whether it is of UDP and went to one of these ports.
+fn is_for(tuple: &[u8], ports: &[&Port]) -> bool {
+    const NUMBER: u16 = 1;
+    const DESTINATION_PORT: u16 = 3;
+    let Some((_, protocol)) = attributes(tuple).find(|(kind, _)| *kind == TUPLE_PROTOCOL) else { return false };
+    let value = |wanted: u16| attributes(protocol).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let number = value(NUMBER).and_then(|value| value.first().copied());
+    let port = value(DESTINATION_PORT).and_then(|value| value.try_into().ok()).map(u16::from_be_bytes);
+    number == Some(Protocol::Udp.number())
+        && port.is_some_and(|port| ports.iter().any(|own| (own.host..=own.host + (own.count - 1)).contains(&port)))
+}
+
+fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, family: u8, tuple: &[u8]) {
+    bytes.extend([0; 4]);
+    bytes.extend((SUBSYSTEM << 8 | kind).to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend([family, 0, 0, 0]);
+    if !tuple.is_empty() {
+        attribute(bytes, ORIGINAL | NESTED, tuple);
+    }
+    let length = bytes.len() as u32;
+    bytes[..4].copy_from_slice(&length.to_ne_bytes());
+}
