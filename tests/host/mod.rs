@@ -13,8 +13,10 @@
 mod call;
 mod detached;
 mod ground;
+mod resolver;
 mod snapshot;
 mod terminal;
+mod traffic;
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -25,8 +27,10 @@ use std::time::{Duration, Instant};
 
 pub use call::{Call, Output, Running};
 pub use detached::{ALONE, is_alive, kill_hard, open_files};
+pub use resolver::Resolver;
 pub use snapshot::Snapshot;
 pub use terminal::Terminal;
+pub use traffic::{By, Member, Mirror, address_in, asks, connects, listen};
 
 /// The host's own address on the LAN, and the LAN's gateway, which is the namespace `lan`.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
