@@ -1,15 +1,20 @@
 //! Who reaches whom: what tests of networks ask from one network of the throw-away host to another.
 
-use std::io::{PipeWriter, Read, Write};
+use std::io::{IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::libc::in6_pktinfo;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt, sockopt,
+};
 use serde_json::Value;
 
-use super::Host;
+use super::{Host, in_network};
 
 /// The first address in a line of `ip -o -4 addr`.
 pub fn address_in(said: &str) -> Ipv4Addr {
@@ -30,10 +35,45 @@ pub fn connects(address: impl Into<IpAddr>, port: u16) -> bool {
 }
 
 /// A transport that is asked by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum By {
     Tcp,
     Udp,
+}
+
+/// Ways to reach an address.
+pub const ALL: [&str; 3] = ["tcp", "udp", "ping"];
+pub const NONE: [&str; 0] = [];
+
+/// The ways by which the network `path` reaches each of these addresses, where a [`Mirror`] is at `port`. All of it at once,
+/// because what is not reached takes its time.
+pub fn ways(path: &str, addresses: &[IpAddr], port: u16) -> Vec<(IpAddr, Vec<&'static str>)> {
+    let start = |address: &IpAddr| {
+        let address = *address;
+        let tries: [fn(IpAddr, u16) -> bool; 3] = [
+            |address, port| asks(By::Tcp, address, port).is_some(),
+            |address, port| asks(By::Udp, address, port).is_some(),
+            |address, _| pings(address),
+        ];
+        let start = |way: fn(IpAddr, u16) -> bool| {
+            let path = path.to_owned();
+            std::thread::spawn(move || in_network(&path, move || way(address, port)))
+        };
+        (address, tries.map(start))
+    };
+    let all: Vec<_> = addresses.iter().map(start).collect();
+    let join = |(address, tries): (IpAddr, [JoinHandle<bool>; 3])| {
+        let reached = tries.map(|one| one.join().expect("a thread"));
+        (address, ALL.into_iter().zip(reached).filter(|(_, reached)| *reached).map(|(way, _)| way).collect())
+    };
+    all.into_iter().map(join).collect()
+}
+
+/// Whether an echo request is answered, in the network where this runs.
+fn pings(address: IpAddr) -> bool {
+    let mut ping = Command::new("busybox");
+    ping.args(["ping", "-c", "1", "-W", "1", &address.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+    ping.status().expect("busybox").success()
 }
 
 /// Asks a [`Mirror`] from the network where this runs: the address at which it sees whoever asks; `None` if no answer comes.
@@ -100,6 +140,7 @@ fn open(ports: &[u16]) -> Vec<(TcpListener, UdpSocket)> {
     let both = |port: &u16| {
         let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port)).expect("bind");
         udp.set_nonblocking(true).expect("nonblocking");
+        setsockopt(&udp, sockopt::Ipv6RecvPacketInfo, &true).expect("packet info");
         (listen(Ipv6Addr::UNSPECIFIED, *port), udp)
     };
     ports.iter().map(both).collect()
@@ -119,12 +160,27 @@ fn serve(sockets: &[(TcpListener, UdpSocket)], stop: &OwnedFd) {
             while let Ok((mut stream, peer)) = tcp.accept() {
                 let _ = write!(stream, "{}", peer.ip().to_canonical());
             }
-            let mut asked = [0; 64];
-            while let Ok((_, peer)) = udp.recv_from(&mut asked) {
-                let _ = udp.send_to(peer.ip().to_canonical().to_string().as_bytes(), peer);
-            }
+            while answer(udp).is_some() {}
         }
     }
+}
+
+/// Answers one datagram, from the address at which it came.
+fn answer(udp: &UdpSocket) -> Option<()> {
+    let mut asked = [0; 64];
+    let mut space = nix::cmsg_space!(in6_pktinfo);
+    let mut parts = [IoSliceMut::new(&mut asked)];
+    let message = recvmsg::<SockaddrIn6>(udp.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).ok()?;
+    let peer = message.address.expect("a peer");
+    let at = message.cmsgs().expect("control messages").find_map(|message| match message {
+        ControlMessageOwned::Ipv6PacketInfo(at) => Some(in6_pktinfo { ipi6_ifindex: 0, ..at }),
+        _ => None,
+    });
+    let said = peer.ip().to_canonical().to_string();
+    let at = at.expect("packet info");
+    let at = [ControlMessage::Ipv6PacketInfo(&at)];
+    let _ = sendmsg(udp.as_raw_fd(), &[IoSlice::new(said.as_bytes())], &at, MsgFlags::empty(), Some(&peer));
+    Some(())
 }
 
 /// A detached container on managed networks.
