@@ -292,6 +292,9 @@ fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str
             "the name server listens at another port, so that the container's programs may have port 53"
         }
         (_, _, _, Verdict::SetSourcePort(..)) => "its answers come from where it was asked",
+        ("prerouting", _, _, Verdict::Accept) => {
+            "nobody but the host itself reaches what is published on its loopback device"
+        }
         (_, _, _, Verdict::Redirect(..)) => "what comes to a published port of the host goes to its container",
         (_, Some(Match::EstablishedOrRelated), ..) => "answers to what was asked",
         (_, Some(Match::DestinationNatted), ..) => "what was published by a NAT rule",

@@ -297,20 +297,29 @@ fn translation() -> Vec<Change> {
     }
     for (from, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
         changes.push(Change::AddChain { name: from, hook: Some(hook) });
+        // First of all, because what is translated is not looked at any more as a packet to the loopback device: whoever
+        // may send such a packet would reach what is published for the host alone. The host's own come by `output`.
+        if hook == Hook::Prerouting {
+            changes.push(rule(from, vec![loopback4()], Verdict::Accept));
+        }
         changes.push(rule(from, vec![Match::ToHost], Verdict::Jump(chain)));
     }
     changes
 }
 
+/// It goes to an IPv4 address of the loopback device. (One of IPv6 the kernel takes from no other link.)
+fn loopback4() -> Match {
+    Match::Destination(IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8))
+}
+
 /// What a container may ask of the host: its own gateway, unless its network is closed, and no other network's.
 fn input() -> Vec<Change> {
     let chain = "input";
-    let loopback4 = Match::Destination(IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8));
     vec![
         Change::AddChain { name: chain, hook: Some(Hook::Input) },
         rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
         rule(chain, vec![Match::In(IN, &CLOSED)], Verdict::Drop),
-        rule(chain, vec![Match::In(IN, &BRIDGES), loopback4], Verdict::Drop),
+        rule(chain, vec![Match::In(IN, &BRIDGES), loopback4()], Verdict::Drop),
         rule(chain, vec![Match::In(&[What::InLink, What::Destination4], &OWN4)], Verdict::Accept),
         rule(chain, vec![Match::In(&[What::InLink, What::Destination6], &OWN6)], Verdict::Accept),
         rule(chain, vec![Match::In(IN, &BRIDGES), Match::In(&[What::Destination4], &GATEWAYS4)], Verdict::Drop),
