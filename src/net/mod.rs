@@ -100,6 +100,8 @@ pub struct Network {
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
     pub steps: Vec<Step>,
     hub: Option<Hub>,
+    /// What of the table leads to its ports, once it is there.
+    published: Vec<Element>,
     /// The sockets of the container's name server.
     names: Vec<OwnedFd>,
     /// How it answers.
@@ -159,6 +161,7 @@ impl Network {
             host_steps: vec![],
             steps: vec![],
             hub: None,
+            published: vec![],
             names: vec![],
             answers,
         };
@@ -303,21 +306,19 @@ impl Network {
         applier.apply(rest)?;
         applier.settle()?;
         applier.commit();
+        let element = |step: &Step| match step {
+            Step::Nft(Change::AddElement(element)) => Some(element.clone()),
+            _ => None,
+        };
+        self.published = self.steps.iter().filter_map(element).collect();
         hub.turn = None;
         Ok(())
     }
 
-    /// Takes back what does not end with the container: its published ports.
+    /// Takes back what does not end with the container: its published ports. Not before it was attached: then they are
+    /// nobody's, or another container's. A second time nothing is left to do.
     pub fn release(&mut self) -> Result<()> {
-        let elements: Vec<Change> = self
-            .steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::Nft(Change::AddElement(element)) => Some(Change::DeleteElement(element.clone())),
-                _ => None,
-            })
-            .collect();
-        delete(elements)
+        delete(std::mem::take(&mut self.published).into_iter().map(Change::DeleteElement).collect())
     }
 
     /// What its holder does for it while it runs; `state` is the state directory.
