@@ -223,8 +223,10 @@ pub fn take(wishes: &[Wish], interface: &Interface, state: &Path, dry: bool) -> 
         for (host, port, count) in parts(wish) {
             let part = Part { wish, host, port, count };
             let held = taken.take(&part, interface, state)?;
-            if !dry && taken.sockets.len() + held.len() <= MOST_HELD {
-                taken.sockets.extend(held);
+            if !dry {
+                // The first ports of each range, where there are too many: they are in the way of another such range.
+                let room = MOST_HELD.saturating_sub(taken.sockets.len());
+                taken.sockets.extend(held.into_iter().take(room));
             }
         }
     }
