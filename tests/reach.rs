@@ -157,6 +157,7 @@ host_test!(an_internal_network_has_no_way_out, |host| {
     // Nor does anybody come in, but the host.
     assert_reaches(&other, &[two.address.into()], &NONE);
     assert_eq!(asks(By::Tcp, two.address, PORTS[0]), Some(gateway.into()));
+    assert_eq!(asks(By::Tcp, two.address6.expect("IPv6"), PORTS[0]), gateway6.map(IpAddr::V6));
     host.lan(&format!("ip route add {}/32 via {HOST}", two.address)).ok();
     let at = two.address;
     assert_eq!(host.in_lan(move || asks(By::Tcp, at, PORTS[0])), None);

@@ -7,7 +7,10 @@ use ipnet::IpNet;
 
 use super::rtnl::Mac;
 use super::step::{Place, Step};
-use super::table::{COMMENT, Change, Element, Field, Hook, Match, TABLE, Value, Verdict, What};
+use super::table::{
+    COMMENT, Change, Element, Field, Hook, Match, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, TABLE, Value, Verdict,
+    What,
+};
 
 /// The commands that a step stands for. `netns` is the name of the container's namespace.
 pub fn commands(step: &Step, netns: &str) -> Vec<String> {
@@ -164,6 +167,9 @@ fn condition(condition: &Match) -> String {
         Match::To(protocol, port) => format!("{} dport {port}", name_of(*protocol)),
         Match::From(protocol, port) => format!("{} sport {port}", name_of(*protocol)),
         Match::HasPorts => "meta l4proto { tcp, udp, sctp }".into(),
+        Match::Icmp6(NEIGHBOR_SOLICITATION) => "icmpv6 type nd-neighbor-solicit".into(),
+        Match::Icmp6(NEIGHBOR_ADVERTISEMENT) => "icmpv6 type nd-neighbor-advert".into(),
+        Match::Icmp6(kind) => format!("icmpv6 type {kind}"),
         Match::Source(network) => format!("{} saddr {network}", family(network)),
         Match::Destination(network) => format!("{} daddr {network}", family(network)),
     }
@@ -300,6 +306,9 @@ fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str
         (_, Some(Match::DestinationNatted), ..) => "what was published by a NAT rule",
         ("input", Some(Match::In(_, set)), None, Verdict::Drop) if set.name == "closed" => {
             "the containers of an internal network do not reach the host"
+        }
+        ("input", _, Some(Match::Icmp6(_)), _) => {
+            "but tell it where they are, so that their published ports are reached"
         }
         ("input", _, Some(Match::Destination(_)), _) => "the host's loopback device is no container's business",
         ("input", _, _, Verdict::Accept) => "the gateway of one's own network may be asked",

@@ -185,6 +185,8 @@ pub enum Match {
     To(u8, u16),
     /// It comes from this port of a protocol.
     From(u8, u16),
+    /// It is a message of ICMPv6 of this type.
+    Icmp6(u8),
     /// Its source is in this network.
     Source(IpNet),
     /// Its destination is in this network.
@@ -278,6 +280,11 @@ pub fn skeleton() -> Vec<Change> {
     changes
 }
 
+/// Types of ICMPv6 (RFC 4861).
+pub const NEIGHBOR_SOLICITATION: u8 = 135;
+/// The answer.
+pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+
 const IN: &[What] = &[What::InLink];
 const OUT: &[What] = &[What::OutLink];
 const IN_OUT: &[What] = &[What::InLink, What::OutLink];
@@ -318,6 +325,9 @@ fn input() -> Vec<Change> {
     vec![
         Change::AddChain { name: chain, hook: Some(Hook::Input) },
         rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
+        // Where a neighbour is, which IPv4 asks by ARP: without it the host itself could not send to a container.
+        rule(chain, vec![Match::In(IN, &CLOSED), Match::Icmp6(NEIGHBOR_SOLICITATION)], Verdict::Accept),
+        rule(chain, vec![Match::In(IN, &CLOSED), Match::Icmp6(NEIGHBOR_ADVERTISEMENT)], Verdict::Accept),
         rule(chain, vec![Match::In(IN, &CLOSED)], Verdict::Drop),
         rule(chain, vec![Match::In(IN, &BRIDGES), loopback4()], Verdict::Drop),
         rule(chain, vec![Match::In(&[What::InLink, What::Destination4], &OWN4)], Verdict::Accept),
