@@ -361,7 +361,7 @@ impl Drop for Directory {
 }
 
 /// A thread of its own joins the namespace and ends: the caller stays where it is, and sockets stay where they were made.
-fn in_network<T: Send + 'static>(path: &str, make: impl FnOnce() -> T + Send + 'static) -> T {
+pub fn in_network<T: Send + 'static>(path: &str, make: impl FnOnce() -> T + Send + 'static) -> T {
     let namespace = std::fs::File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     std::thread::spawn(move || {
         nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
