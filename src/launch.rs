@@ -45,10 +45,13 @@ pub fn run(
     signals: &mut Signals,
     mut caller: Option<Caller>,
 ) -> (Option<Caller>, Result<u8>) {
-    match launch(plan, root, again, &mut caller) {
+    let (caller, ended) = match launch(plan, root, again, &mut caller) {
         Ok(launched) => until_end(plan, launched, signals, caller),
         Err(error) => (caller, Err(error)),
-    }
+    };
+    // What failed before the container's end has not done it, and no later command would know of them.
+    let released = plan.network.release();
+    (caller, ended.and_then(|code| released.map(|()| code)))
 }
 
 /// A container whose program runs.

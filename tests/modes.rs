@@ -4,10 +4,10 @@ mod host;
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use host::{GATEWAY, HOST, Host, OUTSIDE, Running, UPLINK_MTU, host_test};
+use host::{GATEWAY, HOST, Host, OUTSIDE, Running, UPLINK_MTU, address_in, connects, host_test, listen};
 
 /// What `busybox` with these words says in a container of that network.
 fn inside(host: &Host, network: &str, words: &[&str]) -> String {
@@ -30,12 +30,6 @@ fn pings(host: &Host, address: impl Into<IpAddr>) {
     host.minirun(["run", "--cap-add", "NET_RAW", "busybox", "ping", "-c", "1", "-W", "2", &address]).ok();
 }
 
-/// The first address in a line of `ip -o -4 addr`.
-fn address_in(said: &str) -> Ipv4Addr {
-    let (_, rest) = said.split_once("inet ").unwrap_or_else(|| panic!("no address in {said}"));
-    rest.split(['/', ' ']).next().expect("a word").parse().expect("an address")
-}
-
 fn gateway_of(host: &Host) -> Ipv4Addr {
     address_in(&host.sh("ip -o -4 addr show minirun0").ok())
 }
@@ -49,18 +43,6 @@ fn accepted(host: &Host, listener: &TcpListener) -> (TcpStream, IpAddr) {
     });
     let (stream, peer) = connection.expect("a connection");
     (stream, peer.ip())
-}
-
-/// A listener that does not block, in the network where this runs.
-fn listen(address: impl Into<IpAddr>, port: u16) -> TcpListener {
-    let listener = TcpListener::bind(SocketAddr::new(address.into(), port)).expect("bind");
-    listener.set_nonblocking(true).expect("nonblocking");
-    listener
-}
-
-/// Whether a connection opens within a second, from the network where this runs.
-fn connects(address: impl Into<IpAddr>, port: u16) -> bool {
-    TcpStream::connect_timeout(&SocketAddr::new(address.into(), port), Duration::from_secs(1)).is_ok()
 }
 
 fn names_of_links(listing: &str) -> Vec<&str> {
@@ -330,27 +312,25 @@ host_test!(the_name_of_the_host_is_one, |host| {
     }
 });
 
-host_test!(the_resolvers_are_the_hosts, |host| {
-    let said = inside(host, "--net=bridge", &["cat", "/etc/resolv.conf"]);
-    assert!(said.lines().any(|line| line == "nameserver 192.0.2.1"), "{said}");
-    let said = host.minirun(["run", "--dns", "203.0.113.53", "busybox", "cat", "/etc/resolv.conf"]).ok();
-    assert!(said.contains("nameserver 203.0.113.53") && !said.contains("192.0.2.1"), "{said}");
+host_test!(the_resolver_is_its_own_one, |host| {
+    host.write("/etc/resolv.conf", "nameserver 127.0.0.53\nsearch example.org\noptions edns0\n");
+    // Who is asked then is what names.rs tests.
+    for options in [&[][..], &["--dns=203.0.113.53"]] {
+        let said = host.minirun([&["run"], options, &["busybox", "cat", "/etc/resolv.conf"]].concat()).ok();
+        assert_eq!(said, "nameserver 127.0.0.11\nsearch example.org\noptions edns0\n", "{options:?}");
+    }
+    // Where nothing can be asked, there is none, unless somebody says so.
+    let said = inside(host, "--net=none", &["cat", "/etc/resolv.conf"]);
+    assert!(!said.contains("\nnameserver") && !said.starts_with("nameserver"), "{said}");
 });
 
-host_test!(a_loopback_resolver_is_not_copied, |host| {
-    let is_loopback = |line: &str| line.starts_with("nameserver 127.") || line.starts_with("nameserver ::1");
+host_test!(on_the_hosts_network_the_resolvers_are_the_hosts, |host| {
     host.write("/etc/resolv.conf", "nameserver 127.0.0.53\noptions edns0\n");
-    let alone = inside(host, "--net=bridge", &["cat", "/etc/resolv.conf"]);
-    assert!(!alone.lines().any(is_loopback), "{alone}");
-    // systemd-resolved says there what its stub asks.
-    std::fs::create_dir_all("/run/systemd/resolve").expect("mkdir");
-    host.write("/run/systemd/resolve/resolv.conf", "nameserver 198.51.100.53\nsearch example.org\n");
-    let said = inside(host, "--net=bridge", &["cat", "/etc/resolv.conf"]);
-    assert!(said.contains("nameserver 198.51.100.53") && !said.lines().any(is_loopback), "{said}");
-    // On the host's network the stub is in reach.
-    let said = inside(host, "--net=host", &["cat", "/etc/resolv.conf"]);
-    assert!(said.contains("127.0.0.53") || said.contains("198.51.100.53"), "{said}");
-    std::fs::remove_dir_all("/run/systemd").expect("rm");
+    // The stub is in reach there.
+    assert_eq!(inside(host, "--net=host", &["cat", "/etc/resolv.conf"]), "nameserver 127.0.0.53\noptions edns0\n");
+    let options = ["run", "--net=host", "--dns=203.0.113.53", "busybox", "cat", "/etc/resolv.conf"];
+    let said = host.minirun(options).ok();
+    assert!(said.contains("nameserver 203.0.113.53") && !said.contains("127.0.0.53"), "{said}");
 });
 
 host_test!(cold dry_run_prints_commands_and_changes_nothing, |host| {

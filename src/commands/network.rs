@@ -18,7 +18,7 @@ use crate::net::Net;
 use crate::net::args::NetArgs;
 use crate::net::definition::{BRIDGE, Definition, Definitions, is_reserved, link_of, valid_name};
 use crate::net::explain::colons;
-use crate::net::hub::{Taken, View};
+use crate::net::hub::Taken;
 use crate::net::mode::{DEFAULT, mtu};
 use crate::net::network::{Bridge, check_option};
 use crate::net::rtnl::Rtnl;
@@ -340,7 +340,7 @@ struct Row {
 fn ls(args: &LsArgs, root: &Path, data_root: &Path) -> Result<()> {
     let found = State::open(root)?.list()?;
     let mut rtnl = Rtnl::open()?;
-    let mut all = vec![default_network(&mut rtnl)?];
+    let mut all = vec![Bridge::default_network(&mut rtnl)?];
     all.extend(Definitions::open(data_root).list()?.into_iter().map(Some));
     let row = |definition: &Option<Definition>| {
         let name = definition.as_ref().map_or(DEFAULT, |definition| definition.name.as_str());
@@ -383,12 +383,6 @@ fn ls(args: &LsArgs, root: &Path, data_root: &Path) -> Result<()> {
     )
 }
 
-/// The network that needs no definition; `None` where its bridge has not been made yet.
-fn default_network(rtnl: &mut Rtnl) -> Result<Option<Definition>> {
-    let view = View::take(rtnl, &[BRIDGE], &[])?;
-    Ok(Bridge::gateway_of_default(rtnl, &view)?.map(Definition::default_network))
-}
-
 /// The containers that live and are on that network.
 fn members<'a>(found: &'a [Found], network: &'a str) -> impl Iterator<Item = &'a Found> {
     found.iter().filter(move |found| {
@@ -410,7 +404,7 @@ fn inspect(args: &InspectArgs, root: &Path, data_root: &Path) -> Result<()> {
     let mut rows = Vec::new();
     for name in &args.networks {
         let definition = match name.as_str() {
-            DEFAULT => default_network(&mut rtnl)?.with_context(|| {
+            DEFAULT => Bridge::default_network(&mut rtnl)?.with_context(|| {
                 format!("inspect network `{DEFAULT}`: it is made by the first container that is on it")
             })?,
             name => definitions.find(name)?,

@@ -160,7 +160,7 @@ impl Network {
             return Err(error);
         }
         applier.commit();
-        self.steps.extend(steps);
+        self.published.extend(ports.iter().flat_map(|port| port.elements(&format!("minirun:{}", own.id))));
         conntrack::forget(&ports)?;
         Ok(ports)
     }
@@ -172,7 +172,7 @@ impl Network {
         let elements: Vec<_> = gone.iter().flat_map(|port| port.elements(&comment)).collect();
         delete(elements.iter().cloned().map(Change::DeleteElement).collect())?;
         conntrack::forget(&gone)?;
-        self.steps.retain(|step| !matches!(step, Step::Nft(Change::AddElement(one)) if elements.contains(one)));
+        self.published.retain(|one| !elements.contains(one));
         self.ports.retain(|port| !gone.contains(port));
         self.release_sockets(&gone);
         if self.own.guarded {

@@ -7,7 +7,10 @@ use ipnet::IpNet;
 
 use super::rtnl::Mac;
 use super::step::{Place, Step};
-use super::table::{COMMENT, Change, Element, Field, Hook, Match, TABLE, Value, Verdict, What};
+use super::table::{
+    COMMENT, Change, Element, Field, Hook, Match, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, TABLE, Value, Verdict,
+    What,
+};
 
 /// The commands that a step stands for. `netns` is the name of the container's namespace.
 pub fn commands(step: &Step, netns: &str) -> Vec<String> {
@@ -166,6 +169,9 @@ fn condition(condition: &Match) -> String {
         Match::To(protocol, port) => format!("{} dport {port}", name_of(*protocol)),
         Match::From(protocol, port) => format!("{} sport {port}", name_of(*protocol)),
         Match::HasPorts => "meta l4proto { tcp, udp, sctp }".into(),
+        Match::Icmp6(NEIGHBOR_SOLICITATION) => "icmpv6 type nd-neighbor-solicit".into(),
+        Match::Icmp6(NEIGHBOR_ADVERTISEMENT) => "icmpv6 type nd-neighbor-advert".into(),
+        Match::Icmp6(kind) => format!("icmpv6 type {kind}"),
         Match::Source(network) => format!("{} saddr {network}", family(network)),
         Match::Destination(network) => format!("{} daddr {network}", family(network)),
     }
@@ -301,11 +307,17 @@ fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str
         ("guard", None, ..) => "all else is kept out, also while the host's rules are flushed",
         ("guard", Some(Match::In(_, set)), ..) if set.name == "open" => "its published ports",
         ("guard", Some(Match::In(..)), ..) => "its neighbours and the host",
+        ("prerouting", _, _, Verdict::Accept) => {
+            "nobody but the host itself reaches what is published on its loopback device"
+        }
         (_, _, _, Verdict::Redirect(..)) => "what comes to a published port of the host goes to its container",
         (_, Some(Match::EstablishedOrRelated), ..) => "answers to what was asked",
         (_, Some(Match::DestinationNatted), ..) => "what was published by a NAT rule",
         ("input", Some(Match::In(_, set)), None, Verdict::Drop) if set.name == "closed" => {
             "the containers of an internal network do not reach the host"
+        }
+        ("input", _, Some(Match::Icmp6(_)), _) => {
+            "but tell it where they are, so that their published ports are reached"
         }
         ("input", _, Some(Match::Destination(_)), _) => "the host's loopback device is no container's business",
         ("input", _, _, Verdict::Accept) => "the gateway of one's own network may be asked",

@@ -64,10 +64,13 @@ impl Look<'_> {
         // Only where the table is made anew.
         let mut failed = Ok(());
         let others = || {
-            definitions.list().unwrap_or_else(|error| {
+            let mut all = definitions.list().unwrap_or_else(|error| {
                 failed = Err(error);
                 vec![]
-            })
+            });
+            // One that cannot be told is mended by its own next container.
+            all.extend(Bridge::default_network(rtnl).unwrap_or_default());
+            all
         };
         let ground = network::ground(&view, &bridges, others, &network::opened_before(directory));
         failed.map(|()| (view, bridges, ground))

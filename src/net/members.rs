@@ -23,6 +23,8 @@ const HOST: [&str; 2] = ["host.minirun.internal", "gateway.minirun.internal"];
 #[derive(Debug)]
 pub struct Members {
     containers: PathBuf,
+    /// The directory of their names, which changes where one is renamed.
+    names: PathBuf,
     /// The networks that the container is on, with its host's address on the first one.
     networks: Vec<Own>,
     host: Option<Ipv4Addr>,
@@ -44,10 +46,24 @@ struct Member {
     names: Vec<String>,
     network: String,
     addresses: Vec<IpAddr>,
+    holder: Pid,
 }
 
-/// By what a change of the directory of containers is known: its inode, and its time of change, to the nanosecond.
-type State = (u64, i64, i64);
+impl Member {
+    /// Asked again for whoever is told of: that a holder was killed changes no directory.
+    fn lives(&self) -> bool {
+        lives(self.holder)
+    }
+}
+
+/// Whether there is such a process.
+fn lives(holder: Pid) -> bool {
+    kill(holder, None) != Err(nix::Error::ESRCH)
+}
+
+/// By what a change of the directories of containers and of names is known: the inode of each, and its time of change, to the
+/// nanosecond.
+type State = [(u64, i64, i64); 2];
 
 /// As much of a record as is needed.
 #[derive(Debug, Deserialize)]
@@ -67,7 +83,8 @@ impl Members {
             range6: interface.address6.map(|net| net.trunc()),
         };
         let networks = interfaces.iter().map(own).collect();
-        Self { containers: state.join("containers"), networks, host, read: RefCell::new(None) }
+        let (containers, names) = (state.join("containers"), state.join("names"));
+        Self { containers, names, networks, host, read: RefCell::new(None) }
     }
 
     /// Calls `with` with those that there are now.
@@ -91,16 +108,23 @@ impl Members {
     }
 
     fn state(&self) -> Option<State> {
-        let about = fs::metadata(&self.containers).ok()?;
-        Some((about.ino(), about.mtime(), about.mtime_nsec()))
+        let of = |directory: &Path| {
+            let about = fs::metadata(directory).ok()?;
+            Some((about.ino(), about.mtime(), about.mtime_nsec()))
+        };
+        Some([of(&self.containers)?, of(&self.names).unwrap_or_default()])
     }
 
     fn list(&self) -> Vec<Member> {
         let Ok(entries) = fs::read_dir(&self.containers) else { return vec![] };
-        entries.flatten().filter_map(|entry| read(&entry.path())).flat_map(|brief| self.members(brief)).collect()
+        entries
+            .flatten()
+            .filter_map(|entry| read(&entry.path()))
+            .flat_map(|(brief, holder)| self.members(brief, holder))
+            .collect()
     }
 
-    fn members(&self, brief: Brief) -> Vec<Member> {
+    fn members(&self, brief: Brief, holder: Pid) -> Vec<Member> {
         let Brief { id, name, interfaces } = brief;
         let ours = |interface: &Interface| self.networks.iter().any(|own| own.name == interface.network);
         let member = |interface: Interface| {
@@ -108,28 +132,29 @@ impl Members {
             names.extend(interface.aliases.iter().map(|alias| alias.to_ascii_lowercase()));
             names.dedup();
             let addresses = interface.addresses().collect();
-            Member { names, network: interface.network, addresses }
+            Member { names, network: interface.network, addresses, holder }
         };
         interfaces.into_iter().filter(ours).map(member).collect()
     }
 }
 
-/// Whether that time of change is long enough ago that another one would differ: a clock's tick is 10 ms at most.
-fn is_old((_, seconds, nanoseconds): State) -> bool {
+/// Whether those times of change are long enough ago that another one would differ: a clock's tick is 10 ms at most.
+fn is_old(state: State) -> bool {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let then = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-    now.as_nanos() as i128 - then > 20_000_000
+    let then =
+        |(_, seconds, nanoseconds): (u64, i64, i64)| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    state.into_iter().all(|one| now.as_nanos() as i128 - then(one) > 20_000_000)
 }
 
-/// The record of a container that is held, if it is in this directory.
-fn read(path: &Path) -> Option<Brief> {
-    let holder: i32 = path.extension()?.to_str()?.parse().ok()?;
-    if kill(Pid::from_raw(holder), None) == Err(nix::Error::ESRCH) {
+/// The record of a container that is held, if it is in this directory, and who holds it.
+fn read(path: &Path) -> Option<(Brief, Pid)> {
+    let holder = Pid::from_raw(path.extension()?.to_str()?.parse().ok()?);
+    if !lives(holder) {
         return None;
     }
     let mut text = Vec::new();
     File::open(path.join("record")).ok()?.take(1 << 20).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    serde_json::from_slice(&text).ok().map(|brief| (brief, holder))
 }
 
 impl Directory for Members {
@@ -146,7 +171,7 @@ impl Directory for Members {
                             || name.strip_suffix(member.network.as_str()).and_then(|rest| rest.strip_suffix('.'))
                                 == Some(own)
                     };
-                    member.names.iter().any(own)
+                    member.names.iter().any(own) && member.lives()
                 })
                 .peekable();
             found.peek()?;
@@ -159,7 +184,7 @@ impl Directory for Members {
             return HOST.map(str::to_owned).to_vec();
         }
         self.now(|members| {
-            let found = members.iter().find(|member| member.addresses.contains(&address));
+            let found = members.iter().find(|member| member.addresses.contains(&address) && member.lives());
             found.map(|member| member.names.clone()).unwrap_or_default()
         })
     }

@@ -128,6 +128,8 @@ pub struct Network {
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
     pub steps: Vec<Step>,
     hub: Option<Hub>,
+    /// What of the table leads to its ports, once it is there.
+    published: Vec<Element>,
     /// The sockets of the container's name server.
     names: Vec<OwnedFd>,
     /// How it answers.
@@ -191,6 +193,7 @@ impl Network {
             host_steps: vec![],
             steps: vec![],
             hub: None,
+            published: vec![],
             names: vec![],
             answers,
             own: Own {
@@ -390,6 +393,11 @@ impl Network {
         applier.apply(rest)?;
         applier.settle()?;
         applier.commit();
+        let element = |step: &Step| match step {
+            Step::Nft(Change::AddElement(element)) => Some(element.clone()),
+            _ => None,
+        };
+        self.published = self.steps.iter().filter_map(element).collect();
         hub.turn = None;
         if self.inside().next().is_some() && !sockets.is_empty() {
             self.make_inside(sockets.remove(0))?;
@@ -398,18 +406,15 @@ impl Network {
         conntrack::forget(&self.ports)
     }
 
-    /// Takes back what does not end with the container: its published ports.
+    /// Takes back what does not end with the container: its published ports. Not before it was attached: then they are
+    /// nobody's, or another container's. A second time nothing is left to do.
     pub fn release(&mut self) -> Result<()> {
-        delete(self.published().cloned().map(Change::DeleteElement).collect())?;
+        let published = std::mem::take(&mut self.published);
+        if published.is_empty() {
+            return Ok(());
+        }
+        delete(published.into_iter().map(Change::DeleteElement).collect())?;
         conntrack::forget(&self.ports)
-    }
-
-    /// What of the table is of its published ports.
-    fn published(&self) -> impl Iterator<Item = &Element> {
-        self.steps.iter().filter_map(|step| match step {
-            Step::Nft(Change::AddElement(element)) => Some(element),
-            _ => None,
-        })
     }
 
     /// What its holder does for it while it runs.
@@ -432,7 +437,7 @@ impl Network {
             services.names = Some(Responder::new(udp, tcp, options)?);
         }
         services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
-        let elements = self.published().cloned().collect();
+        let elements = self.published.clone();
         let attachments = self.mode.attachments().to_vec();
         services.rules = Some(Mender::listen(attachments, self.own.data_root.clone(), elements)?);
         Ok(())

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::explain::colons;
@@ -170,7 +170,8 @@ fn attachment(network: &str, options: &str) -> Result<Attachment> {
     let mut attachment = Attachment::on(network);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
-        set(&mut attachment, key, value).with_context(|| format!("`{option}`"))?;
+        // In one piece: what reads the command line prints no more than the first part of an error.
+        set(&mut attachment, key, value).map_err(|error| anyhow!("`{option}`: {error:#}"))?;
     }
     Ok(attachment)
 }

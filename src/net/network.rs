@@ -139,6 +139,16 @@ impl Bridge {
         Ok(address)
     }
 
+    /// The network that is there without being defined; `None` where its bridge has not been made yet, or is somebody else's.
+    pub fn default_network(rtnl: &mut Rtnl) -> Result<Option<Definition>> {
+        let name = super::definition::BRIDGE;
+        let view = View::take(rtnl, &[name], &[])?;
+        if view.link(name).is_none_or(|link| link.alias != alias_of(super::mode::DEFAULT)) {
+            return Ok(None);
+        }
+        Ok(Self::gateway_of_default(rtnl, &view)?.map(Definition::default_network))
+    }
+
     /// The steps that are not done yet, but for the rules.
     fn missing(&self, view: &View) -> Vec<Step> {
         let Definition { link: name, gateway, gateway6, .. } = &self.definition;

@@ -189,6 +189,8 @@ pub enum Match {
     To(u8, u16),
     /// It comes from this port of a protocol.
     From(u8, u16),
+    /// It is a message of ICMPv6 of this type.
+    Icmp6(u8),
     /// Its source is in this network.
     Source(IpNet),
     /// Its destination is in this network.
@@ -284,6 +286,11 @@ pub fn skeleton() -> Vec<Change> {
     changes
 }
 
+/// Types of ICMPv6 (RFC 4861).
+pub const NEIGHBOR_SOLICITATION: u8 = 135;
+/// The answer.
+pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+
 const IN: &[What] = &[What::InLink];
 const OUT: &[What] = &[What::OutLink];
 const IN_OUT: &[What] = &[What::InLink, What::OutLink];
@@ -303,20 +310,32 @@ fn translation() -> Vec<Change> {
     }
     for (from, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
         changes.push(Change::AddChain { name: from, hook: Some(hook) });
+        // First of all, because what is translated is not looked at any more as a packet to the loopback device: whoever
+        // may send such a packet would reach what is published for the host alone. The host's own come by `output`.
+        if hook == Hook::Prerouting {
+            changes.push(rule(from, vec![loopback4()], Verdict::Accept));
+        }
         changes.push(rule(from, vec![Match::ToHost], Verdict::Jump(chain)));
     }
     changes
 }
 
+/// It goes to an IPv4 address of the loopback device. (One of IPv6 the kernel takes from no other link.)
+fn loopback4() -> Match {
+    Match::Destination(IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8))
+}
+
 /// What a container may ask of the host: its own gateway, unless its network is closed, and no other network's.
 fn input() -> Vec<Change> {
     let chain = "input";
-    let loopback4 = Match::Destination(IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8));
     vec![
         Change::AddChain { name: chain, hook: Some(Hook::Input) },
         rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
+        // Where a neighbour is, which IPv4 asks by ARP: without it the host itself could not send to a container.
+        rule(chain, vec![Match::In(IN, &CLOSED), Match::Icmp6(NEIGHBOR_SOLICITATION)], Verdict::Accept),
+        rule(chain, vec![Match::In(IN, &CLOSED), Match::Icmp6(NEIGHBOR_ADVERTISEMENT)], Verdict::Accept),
         rule(chain, vec![Match::In(IN, &CLOSED)], Verdict::Drop),
-        rule(chain, vec![Match::In(IN, &BRIDGES), loopback4], Verdict::Drop),
+        rule(chain, vec![Match::In(IN, &BRIDGES), loopback4()], Verdict::Drop),
         rule(chain, vec![Match::In(&[What::InLink, What::Destination4], &OWN4)], Verdict::Accept),
         rule(chain, vec![Match::In(&[What::InLink, What::Destination6], &OWN6)], Verdict::Accept),
         rule(chain, vec![Match::In(IN, &BRIDGES), Match::In(&[What::Destination4], &GATEWAYS4)], Verdict::Drop),

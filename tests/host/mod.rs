@@ -13,8 +13,10 @@
 mod call;
 mod detached;
 mod ground;
+mod resolver;
 mod snapshot;
 mod terminal;
+mod traffic;
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -25,8 +27,10 @@ use std::time::{Duration, Instant};
 
 pub use call::{Call, Output, Running};
 pub use detached::{ALONE, is_alive, kill_hard, open_files};
+pub use resolver::Resolver;
 pub use snapshot::Snapshot;
 pub use terminal::Terminal;
+pub use traffic::{ALL, By, Member, Mirror, NONE, address_in, asks, connects, listen, ways};
 
 /// The host's own address on the LAN, and the LAN's gateway, which is the namespace `lan`.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -357,7 +361,7 @@ impl Drop for Directory {
 }
 
 /// A thread of its own joins the namespace and ends: the caller stays where it is, and sockets stay where they were made.
-fn in_network<T: Send + 'static>(path: &str, make: impl FnOnce() -> T + Send + 'static) -> T {
+pub fn in_network<T: Send + 'static>(path: &str, make: impl FnOnce() -> T + Send + 'static) -> T {
     let namespace = std::fs::File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     std::thread::spawn(move || {
         nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");

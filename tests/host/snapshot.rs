@@ -36,12 +36,15 @@ const VOLATILE_SYSCTLS: [&str; 13] = [
 ];
 
 /// Of links, addresses and routes: counters, timers, and what the kernel settles by itself some time after a change.
-const VOLATILE_WORDS: [&str; 13] = [
+const VOLATILE_WORDS: [&str; 16] = [
     "stats",
     "stats64",
     "hello_timer",
     "tcn_timer",
     "topology_change_timer",
+    "message_age_timer",
+    "forward_delay_timer",
+    "hold_timer",
     "topology_change",
     "gc_timer",
     "valid_life_time",

@@ -58,6 +58,12 @@ pub fn encode_match(list: &mut Vec<u8>, condition: &Match, sequence: u32) {
         }
         Match::To(protocol, port) => has_port(list, *protocol, 2, *port),
         Match::From(protocol, port) => has_port(list, *protocol, 0, *port),
+        Match::Icmp6(kind) => {
+            meta(list, META_L4PROTO, REGISTER);
+            compare(list, true, &[libc::IPPROTO_ICMPV6 as u8]);
+            payload(list, REGISTER, TRANSPORT_HEADER, 0, 1);
+            compare(list, true, &[*kind]);
+        }
         Match::Source(network) => in_network(list, *network, 12, 8),
         Match::Destination(network) => in_network(list, *network, 16, 24),
     }

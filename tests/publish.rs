@@ -1,0 +1,393 @@
+//! Published ports: who reaches them from where, how they are chosen, and that they are free when their container is not.
+
+mod host;
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+
+use host::{
+    By, GATEWAY, GATEWAY6, HOST, HOST6, Host, Member, Mirror, OUTSIDE, asks, connects, host_test, kill_hard, ways,
+};
+
+/// Where containers listen; what is published for everybody, and for the host alone.
+const PORTS: &[u16] = &[7000, 7001];
+const OPEN: u16 = 8000;
+const OWN: u16 = 8001;
+
+/// What of published ports is in the table.
+fn elements(host: &Host) -> String {
+    let maps = ["ports4", "ports6", "ranges4", "ranges6"];
+    let list = |map: &&str| host.sh(&format!("nft list map inet minirun {map} | sed -n '/elements/,/}}/p'")).ok();
+    maps.iter().map(list).collect()
+}
+
+/// `run` with these options is refused, names `words`, and changes nothing.
+#[track_caller]
+fn refused(host: &Host, options: &[&str], words: &[&str]) {
+    let output = host.minirun([&["run"], options, &["busybox", "true"]].concat()).run();
+    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
+    assert!((1..=2).contains(&output.stderr.lines().count()), "{output}");
+    assert!(words.iter().all(|word| output.stderr.contains(word)), "not all of {words:?} are in: {output}");
+    host.nothing_left();
+}
+
+/// What `run -d` with these options says beside the ID: the lines about ports, without `minirun: published `.
+#[track_caller]
+fn published(host: &Host, name: &str, options: &[&str]) -> Vec<String> {
+    let output = host.minirun([&["run", "-d", "--name", name], options, &["busybox", "sleep", "1000"]].concat()).run();
+    assert_eq!(output.code, 0, "{output}");
+    output.stderr.lines().map(|line| line.trim_start_matches("minirun: published ").to_owned()).collect()
+}
+
+/// The port of the host in such a line.
+fn port_in(line: &str) -> u16 {
+    let (left, _) = line.split_once("->").unwrap_or_else(|| panic!("no port in {line}"));
+    left.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no port in {line}"))
+}
+
+/// A network with IPv6 and a container on it, with ports for everybody and for the host alone.
+fn server(host: &Host) -> (Member, Mirror) {
+    host.has_had_networks();
+    host.network(&["--subnet=10.50.0.0/24", "--ipv6", "--subnet=fd50::/64"], "front");
+    let mut ports = Vec::new();
+    for by in ["tcp", "udp"] {
+        ports.push(format!("0.0.0.0:{OPEN}:7000/{by}"));
+        ports.push(format!("[::]:{OPEN}:7000/{by}"));
+        ports.push(format!("{OWN}:7001/{by}"));
+    }
+    let mut options = vec!["--net=front"];
+    ports.iter().for_each(|port| options.extend(["-p", port]));
+    let member = host.member(&options, "web");
+    let mirror = Mirror::of(host, member.pid, PORTS);
+    (member, mirror)
+}
+
+/// Who asks, where they are, and what they ask: an address, the port, and as whom the container is to see them. A pair of
+/// `None` is nobody: it is not to be reached.
+struct Row {
+    who: &'static str,
+    network: String,
+    at: IpAddr,
+    port: u16,
+    seen: Option<IpAddr>,
+}
+
+host_test!(who_reaches_what, |host| {
+    let (web, mirror) = server(host);
+    host.network(&["--ipv6"], "back");
+    let (sibling, stranger) = (host.member(&["--net=front"], "sibling"), host.member(&["--net=back"], "stranger"));
+    let default = host.member(&[], "default");
+    let (gateway, gateway6) = (Ipv4Addr::new(10, 50, 0, 1), "fd50::1".parse::<Ipv6Addr>().expect("an address"));
+    let of = |member: &Member| format!("/proc/{}/ns/net", member.pid);
+    let (own, lan) = ("/proc/self/ns/net".to_owned(), "/run/netns/lan".to_owned());
+    let mut rows = Vec::new();
+    let mut row = |who, network: &str, at: IpAddr, open: Option<IpAddr>, own: Option<IpAddr>| {
+        let network = network.to_owned();
+        rows.push(Row { who, network: network.clone(), at, port: OPEN, seen: open });
+        rows.push(Row { who, network, at, port: OWN, seen: own });
+    };
+    let (via, via6) = (Some(gateway.into()), Some(gateway6.into()));
+    // Who comes by the gateway is seen as the gateway where its answer has to come back by it.
+    row("host, loopback", &own, Ipv4Addr::LOCALHOST.into(), via, via);
+    row("host, its address", &own, HOST.into(), Some(HOST.into()), None);
+    row("host, its address", &own, HOST6.into(), Some(HOST6.into()), None);
+    row("host, the gateway", &own, gateway.into(), via, None);
+    row("host, the gateway", &own, gateway6.into(), via6, None);
+    row("LAN", &lan, HOST.into(), Some(GATEWAY.into()), None);
+    row("LAN", &lan, HOST6.into(), Some(GATEWAY6.into()), None);
+    for (who, one) in [("itself", &web), ("sibling", &sibling)] {
+        row(who, &of(one), HOST.into(), via, None);
+        row(who, &of(one), HOST6.into(), via6, None);
+        row(who, &of(one), gateway.into(), via, None);
+        row(who, &of(one), gateway6.into(), via6, None);
+    }
+    row("another network", &of(&stranger), HOST.into(), Some(stranger.address.into()), None);
+    row("another network", &of(&stranger), HOST6.into(), stranger.address6.map(IpAddr::V6), None);
+    row("the default network", &of(&default), HOST.into(), Some(default.address.into()), None);
+
+    let ask = |row: Row| {
+        let ask = |by| {
+            let (network, at, port) = (row.network.clone(), row.at, row.port);
+            std::thread::spawn(move || host::in_network(&network, move || asks(by, at, port)))
+        };
+        let (tcp, udp) = (ask(By::Tcp), ask(By::Udp));
+        (row, tcp, udp)
+    };
+    let all: Vec<_> = rows.into_iter().map(ask).collect();
+    let mut table = String::new();
+    let mut wrong = 0;
+    for (row, tcp, udp) in all {
+        let (tcp, udp) = (tcp.join().expect("tcp"), udp.join().expect("udp"));
+        let text = |seen: Option<IpAddr>| seen.map_or("-".to_owned(), |address| address.to_string());
+        let good = tcp == row.seen && udp == row.seen;
+        wrong += usize::from(!good);
+        let (at, port, verdict) = (row.at.to_string(), row.port, if good { "" } else { "  WRONG" });
+        let (tcp, udp, wanted) = (text(tcp), text(udp), text(row.seen));
+        let _ = writeln!(table, "{:20} {at:16} {port} tcp {tcp:16} udp {udp:16} wanted {wanted:16}{verdict}", row.who);
+    }
+    println!("who                  asks             port  and is seen as\n{table}");
+    assert_eq!(wrong, 0, "see the table");
+    // What is published leaves the container's other ports alone: they are in nobody's reach but the host's and neighbours'.
+    assert_eq!(ways(&lan, &[IpAddr::V4(HOST)], 7000)[0].1, ["ping"]);
+    drop(mirror);
+    host.remove_networks(&["front", "back"]);
+});
+
+/// Has a network send what goes to 127.0.0.0/8 to a neighbour, who may take it for a packet to its own loopback device.
+const LOOPBACK_IS_ELSEWHERE: &str = "ip rule add pref 100 lookup local; ip rule del pref 0; \
+    ip rule add pref 50 to 127.0.0.0/8 lookup 99; ip route add 127.0.0.0/8 dev LINK via ROUTER table 99; \
+    sysctl -qw net.ipv4.conf.all.route_localnet=1";
+
+host_test!(neighbours_that_route_by_the_host_reach_nothing, |host| {
+    let (web, mirror) = server(host);
+    let _own = TcpListener::bind((Ipv4Addr::LOCALHOST, 7002)).expect("bind");
+    let (address, address6) = (web.address, web.address6.expect("IPv6"));
+    // A network whose bridge lets packets to 127.0.0.0/8 pass, because it has published ports there itself.
+    host.network(&[], "back");
+    let one = host.member(&["--net=back", "-p", "8002:7000"], "one");
+    let elsewhere = |link: &str, router: Ipv4Addr| {
+        LOOPBACK_IS_ELSEWHERE.replace("LINK", link).replace("ROUTER", &router.to_string())
+    };
+    let gateway = host.minirun(["network", "inspect", "-f", "{{.Gateway}}", "back"]).ok();
+    let gateway = gateway.trim_end().parse().expect("an address");
+    host.lan(&elsewhere("host0", HOST)).ok();
+    host.lan(&format!("ip route add {address}/32 via {HOST}; ip route add {address6}/128 via {HOST6}")).ok();
+    let inside = format!("/proc/{}/ns/net", one.pid);
+    host.sh(&format!("nsenter --net={inside} sh -ec '{}'", elsewhere("eth0", gateway))).ok();
+    host.sh("nft 'table inet witness { chain heard { type filter hook prerouting priority -500;
+             iifname eth0 ip daddr 127.0.0.0/8 counter; iifname mr-back ip daddr 127.0.0.0/8 counter; }; }'")
+        .ok();
+    let mut reached = Vec::new();
+    for (who, network) in [("LAN", "/run/netns/lan"), ("another network", &inside)] {
+        for port in [7000, 7001, 7002, OPEN, OWN] {
+            for (at, how) in ways(network, &[address.into(), address6.into(), Ipv4Addr::LOCALHOST.into()], port) {
+                reached.extend((!how.is_empty()).then(|| format!("{who}: {at} port {port} by {how:?}")));
+            }
+        }
+    }
+    assert!(reached.is_empty(), "{reached:#?}");
+    let heard = host.sh("nft list table inet witness; nft delete table inet witness").ok();
+    assert_eq!(heard.matches("counter packets").count(), 2, "{heard}");
+    assert!(!heard.contains("packets 0"), "the packets to the loopback device did not come: {heard}");
+    // It is not that nothing listens.
+    for (at, port) in [(address, 7001), (Ipv4Addr::LOCALHOST, OWN)] {
+        assert!(asks(By::Tcp, at, port).is_some(), "{at} port {port}");
+    }
+    assert!(connects(Ipv4Addr::LOCALHOST, 7002));
+    drop(mirror);
+    host.remove_networks(&["front", "back"]);
+    host.lan(&format!(
+        "ip route del {address}/32; ip route del {address6}/128; ip route flush table 99; ip rule del pref 50
+         ip rule add pref 0 lookup local; ip rule del pref 100"
+    ))
+    .ok();
+});
+
+host_test!(a_port_that_is_chosen, |host| {
+    host.has_had_networks();
+    let lines = published(host, "web", &["-p", "7000", "-p", "0.0.0.0::7000/udp", "-p", "7000-7002"]);
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    let ends = ["->7000/tcp", "->7000/udp, for other machines too", "->7000/tcp", "->7001/tcp", "->7002/tcp"];
+    for (line, end) in lines.iter().zip(ends) {
+        assert!(line.ends_with(end), "{lines:?}");
+    }
+    assert!(lines[0].starts_with("127.0.0.1:") && lines[1].starts_with("0.0.0.0:"), "{lines:?}");
+    let web = host.member_called("web");
+    let mirror = Mirror::of(host, web.pid, PORTS);
+    let ports: Vec<u16> = lines.iter().map(|line| port_in(line)).collect();
+    for port in [ports[0], ports[2], ports[3]] {
+        assert!(asks(By::Tcp, Ipv4Addr::LOCALHOST, port).is_some(), "{port}");
+    }
+    let (udp, tcp) = (ports[1], ports[0]);
+    assert_eq!(host.in_lan(move || asks(By::Udp, HOST, udp)), Some(GATEWAY.into()));
+    assert_eq!(host.in_lan(move || asks(By::Tcp, HOST, tcp)), None);
+    // Of a range of the host's the first that is free is taken.
+    let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 8100)).expect("bind");
+    let lines = published(host, "one", &["-p", "8100-8102:7000"]);
+    assert_eq!(lines, ["127.0.0.1:8101->7000/tcp"]);
+    let lines = published(host, "two", &["-p", "8100-8102:7000"]);
+    assert_eq!(lines, ["127.0.0.1:8102->7000/tcp"]);
+    host.settle();
+    refused(host, &["-p", "8100-8102:7000"], &["8102", "in use by container two"]);
+    drop(mirror);
+    host.remove_all();
+    host.settle();
+});
+
+host_test!(ranges, |host| {
+    host.has_had_networks();
+    // One that stays the same is one element, one that is shifted is one for each port.
+    let ports =
+        ["-p", "0.0.0.0:7000-7001:7000-7001", "-p", "127.0.0.1:8000-8001:7000-7001/udp", "-p", "9000-9999:9000-9999"];
+    let lines = published(host, "web", &ports);
+    assert_eq!(lines[0], "0.0.0.0:7000-7001->7000-7001/tcp, for other machines too", "{lines:?}");
+    assert_eq!(lines[1], "127.0.0.1:8000-8001->7000-7001/udp", "{lines:?}");
+    assert_eq!(lines[2], "127.0.0.1:9000-9999->9000-9999/tcp", "{lines:?}");
+    let web = host.member_called("web");
+    let mirror = Mirror::of(host, web.pid, &[7000, 7001, 9000, 9555, 9999]);
+    for port in [7000, 7001] {
+        assert_eq!(host.in_lan(move || asks(By::Tcp, HOST, port)), Some(GATEWAY.into()), "{port}");
+        assert_eq!(host.in_lan(move || asks(By::Udp, HOST, port)), None, "{port}");
+        assert!(asks(By::Udp, Ipv4Addr::LOCALHOST, port + 1000).is_some(), "{port}");
+    }
+    for port in [9000, 9555, 9999] {
+        assert!(asks(By::Tcp, Ipv4Addr::LOCALHOST, port).is_some(), "{port}");
+    }
+    let all = elements(host);
+    assert_eq!(all.matches("comment").count(), 4, "{all}");
+    host.settle();
+    // Each port of them is taken: of a large range those that a few hundred sockets hold.
+    for port in ["7001:80", "8001:80/udp", "9000:80", "0.0.0.0:9100:80"] {
+        refused(host, &["-p", port], &["in use by container web"]);
+    }
+    drop(mirror);
+    host.remove_all();
+    assert_eq!(elements(host), "");
+    host.settle();
+});
+
+host_test!(a_port_that_somebody_has, |host| {
+    host.has_had_networks();
+    let program = host.sh("exec busybox nc -l -p 8200").start();
+    host.soon("it listens", || !host.sh("ss -Hltn sport = 8200").ok().is_empty());
+    let _udp = UdpSocket::bind((HOST, 8201)).expect("bind");
+    let _six = TcpListener::bind((HOST6, 8202)).expect("bind");
+    host.network(&["--ipv6"], "front");
+    host.member(&["--net=front", "-p", "0.0.0.0:8203:80", "-p", "[::]:8203:80", "-p", "8204:80/udp"], "web");
+    host.settle();
+    let pid = format!("(pid {})", program.pid());
+    for port in ["8200:80", "0.0.0.0:8200:80", &format!("{HOST}:8200:80")] {
+        refused(host, &["-p", port], &["8200", "busybox", &pid, "choose another"]);
+    }
+    let own = format!("(pid {})", std::process::id());
+    refused(host, &["-p", "0.0.0.0:8201:80/udp"], &["8201/udp", &own]);
+    refused(host, &["--net=front", "-p", "[::]:8202:80"], &["8202", &own]);
+    for port in ["8203:80", "0.0.0.0:8203:7", "192.0.2.2:8203:80", "8204:80/udp", "0.0.0.0:8200-8203:80-83"] {
+        refused(host, &["-p", port], &["in use by"]);
+    }
+    refused(host, &["-p", "8203:80"], &["127.0.0.1:8203/tcp", "container web"]);
+    refused(host, &["--net=front", "-p", "[::1]:8203:80"], &["container web"]);
+    // Another protocol, another address: another port.
+    let lines = published(host, "db", &["-p", "8203:80/udp", "-p", "8204:80/tcp", "-p", "127.0.0.1:8201:80/udp"]);
+    assert_eq!(lines.len(), 3);
+    // Twice by the same container.
+    host.settle();
+    refused(host, &["-p", "8300:80", "-p", "0.0.0.0:8300:81"], &["8300", "twice"]);
+    refused(host, &["-p", "8300-8310:80-90", "-p", "8305:1"], &["8305", "twice"]);
+    // Nobody else gets a port that a container has.
+    let bind = |address: Ipv4Addr, port| TcpListener::bind((address, port)).map(|_| ()).map_err(|error| error.kind());
+    assert_eq!(bind(Ipv4Addr::UNSPECIFIED, 8203), Err(std::io::ErrorKind::AddrInUse));
+    assert_eq!(bind(Ipv4Addr::LOCALHOST, 8204), Err(std::io::ErrorKind::AddrInUse));
+    let mut program = program;
+    program.signal(nix::sys::signal::Signal::SIGKILL);
+    host.soon("it ends", || program.has_ended());
+    program.wait();
+    host.remove_networks(&["front"]);
+    host.settle();
+});
+
+host_test!(what_cannot_be_published, within 120, |host| {
+    host.has_had_networks();
+    for text in [
+        "", "x", "0:80", "80:0", "70000:80", "8080:70000", "9-8:80", "8000-8002:80-89", "8000:80-81", "80/icmp", "80/", ":", "::80",
+        "a:1:2", "1:2:3:4", "-1:80", "8080:", "8080:80:", "[::1:8080:80", "256.0.0.1:8080:80", "8080:80 ", "65530-65540:1-11",
+        "127.0.0.1:8080", "[::1]", "8080:80/tcp/udp",
+    ] {
+        refused(host, &[&format!("--publish={text}")], &["publish"]);
+    }
+    for net in ["none", "host", "container:web", "ns:blue"] {
+        refused(host, &["--net", net, "-p", "8080:80"], &["publish port `8080:80`"]);
+    }
+    refused(host, &["-p", "203.0.113.7:8080:80"], &["203.0.113.7 is no address of this host", "ip addr"]);
+    refused(host, &["-p", "[::1]:8080:80"], &["`bridge` has no IPv6", "--ipv6"]);
+    // The first of two is given back.
+    refused(host, &["-p", "8080:80", "-p", "203.0.113.7:8081:80"], &["203.0.113.7"]);
+    let output = host.minirun(["run", "-p", "8080:80", "busybox", "nosuch"]).run();
+    assert_eq!(output.code, 127, "{output}");
+    assert_eq!(elements(host), "");
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).expect("it is free");
+    host.settle();
+});
+
+host_test!(ports_of_those_who_have_ended_are_free, |host| {
+    host.has_had_networks();
+    host.network(&["--ipv6"], "front");
+    let ports = ["-p", "0.0.0.0:8400:80", "-p", "[::]:8400:80/udp", "-p", "8401-8403:8401-8403", "-p", "8405-8406:1-2"];
+    let options = [&["--net=front"], &ports[..]].concat();
+    host.member(&options, "web");
+    assert_eq!(elements(host).matches("comment").count(), 5, "{}", elements(host));
+    for end in ["stop", "rm", "first process", "holder", "both"] {
+        match end {
+            "stop" => _ = host.minirun(["stop", "-t", "0", "web"]).ok(),
+            "rm" => _ = host.minirun(["rm", "-f", "web"]).ok(),
+            _ => {
+                let (pid, holder) = (host.pid_of("web"), host.holder_of("web"));
+                [(pid, "holder"), (holder, "first process")].iter().for_each(|(process, spared)| {
+                    if end != *spared {
+                        kill_hard(*process);
+                    }
+                });
+            }
+        }
+        if end == "first process" {
+            host.minirun(["wait", "web"]).ok();
+        }
+        // Other programs get them at once, where somebody lived to give them back or not.
+        for port in [8400, 8401, 8403, 8406] {
+            let bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+            assert!(bound.is_ok(), "port {port} after {end}: {bound:?}");
+        }
+        // The next command finds what is left of killed ones.
+        host.minirun(["ps"]).ok();
+        assert_eq!(elements(host), "", "after {end}");
+        host.sh("$MINIRUN rm -f web 2>/dev/null || true").ok();
+        host.member(&options, "web");
+    }
+    // The next command may be the very one that wants them.
+    for killed in ["holder", "both"] {
+        let (pid, holder) = (host.pid_of("web"), host.holder_of("web"));
+        kill_hard(holder);
+        if killed == "both" {
+            kill_hard(pid);
+        }
+        let next = host.minirun([&["run", "--rm"], &options[..], &["busybox", "true"]].concat()).run();
+        assert_eq!(next.code, 0, "{next}");
+        host.sh("$MINIRUN rm -f web").ok();
+        assert_eq!(elements(host), "", "after {killed}");
+        host.member(&options, "web");
+    }
+    // The same container takes them again.
+    host.minirun(["stop", "-t", "0", "web"]).ok();
+    host.minirun(["restart", "web"]).ok();
+    assert_eq!(elements(host).matches("comment").count(), 5, "{}", elements(host));
+    host.remove_networks(&["front"]);
+    assert_eq!(elements(host), "");
+    host.settle();
+});
+
+host_test!(a_port_of_an_internal_network, |host| {
+    host.has_had_networks();
+    let _outside = Mirror::of_lan(host, &[7005]);
+    host.network(&["--internal", "--ipv6"], "back");
+    let ports =
+        ["-p", "0.0.0.0:8000:7000/tcp", "-p", "0.0.0.0:8000:7000/udp", "-p", "[::]:8000:7000", "-p", "8001:7001"];
+    let web = host.member(&[&["--net=back"], &ports[..]].concat(), "web");
+    let near = host.member(&["--net=back"], "near");
+    let mirror = Mirror::of(host, web.pid, PORTS);
+    // The container knows no way but to its neighbours: whoever asks is seen as the gateway.
+    for by in [By::Tcp, By::Udp] {
+        assert!(host.in_lan(move || asks(by, HOST, OPEN)).is_some(), "{by:?}");
+        assert!(asks(by, HOST, OPEN).is_some(), "{by:?}");
+    }
+    assert!(host.in_lan(|| asks(By::Tcp, HOST6, OPEN)).is_some());
+    assert!(asks(By::Tcp, Ipv4Addr::LOCALHOST, OWN).is_some());
+    assert_eq!(host.in_lan(|| asks(By::Tcp, HOST, OWN)), None);
+    // What is published opens no way out.
+    for pid in [web.pid, near.pid] {
+        assert_eq!(host.in_network_of(pid, || asks(By::Tcp, OUTSIDE, 7005)), None);
+        assert_eq!(host.in_network_of(pid, || asks(By::Tcp, GATEWAY6, 7005)), None);
+    }
+    drop(mirror);
+    host.remove_networks(&["back"]);
+    host.settle();
+});
