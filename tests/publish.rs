@@ -1,4 +1,5 @@
 //! Published ports: who reaches them from where, how they are chosen, and that they are free when their container is not.
+#![allow(clippy::disallowed_methods, reason = "tests start threads")]
 
 mod host;
 
