@@ -1,4 +1,5 @@
 //! Published ports: who reaches them from where, how they are chosen, and that they are free when their container is not.
+#![allow(clippy::disallowed_methods, reason = "tests start threads")]
 
 mod host;
 
@@ -47,7 +48,6 @@ fn port_in(line: &str) -> u16 {
 
 /// A network with IPv6 and a container on it, with ports for everybody and for the host alone.
 fn server(host: &Host) -> (Member, Mirror) {
-    host.has_had_networks();
     host.network(&["--subnet=10.50.0.0/24", "--ipv6", "--subnet=fd50::/64"], "front");
     let mut ports = Vec::new();
     for by in ["tcp", "udp"] {
@@ -73,6 +73,11 @@ struct Row {
 }
 
 host_test!(who_reaches_what, |host| {
+    host.has_had_networks();
+    host.with_and_without_rules_in_bridges(|| published_ports_are_reached(host));
+});
+
+fn published_ports_are_reached(host: &Host) {
     let (web, mirror) = server(host);
     host.network(&["--ipv6"], "back");
     let (sibling, stranger) = (host.member(&["--net=front"], "sibling"), host.member(&["--net=back"], "stranger"));
@@ -131,7 +136,7 @@ host_test!(who_reaches_what, |host| {
     assert_eq!(ways(&lan, &[IpAddr::V4(HOST)], 7000)[0].1, ["ping"]);
     drop(mirror);
     host.remove_networks(&["front", "back"]);
-});
+}
 
 /// Has a network send what goes to 127.0.0.0/8 to a neighbour, who may take it for a packet to its own loopback device.
 const LOOPBACK_IS_ELSEWHERE: &str = "ip rule add pref 100 lookup local; ip rule del pref 0; \
@@ -139,6 +144,7 @@ const LOOPBACK_IS_ELSEWHERE: &str = "ip rule add pref 100 lookup local; ip rule 
     sysctl -qw net.ipv4.conf.all.route_localnet=1";
 
 host_test!(neighbours_that_route_by_the_host_reach_nothing, |host| {
+    host.has_had_networks();
     let (web, mirror) = server(host);
     let _own = TcpListener::bind((Ipv4Addr::LOCALHOST, 7002)).expect("bind");
     let (address, address6) = (web.address, web.address6.expect("IPv6"));

@@ -198,6 +198,7 @@ impl Directory for Members {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "nobody else reads them")]
 mod tests {
     use std::io::Write;
 

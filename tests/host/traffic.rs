@@ -209,6 +209,28 @@ impl Host {
         assert_eq!(self.minirun([&["network", "create"], options, &[name]].concat()).ok(), format!("{name}\n"));
     }
 
+    /// Calls `with` where frames from port to port of a bridge pass the host's rules (br_netfilter), and where they do not.
+    pub fn with_and_without_rules_in_bridges(&self, with: impl Fn()) {
+        const SETTINGS: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
+        let set = |values: [&str; 2]| {
+            SETTINGS
+                .iter()
+                .zip(values)
+                .for_each(|(key, value)| self.write(&format!("/proc/sys/net/bridge/{key}"), value));
+        };
+        let read = |key: &str| std::fs::read_to_string(format!("/proc/sys/net/bridge/{key}"));
+        let [Ok(one), Ok(two)] = SETTINGS.map(read) else {
+            // This kernel has no br_netfilter, or has not loaded it.
+            return with();
+        };
+        for value in ["0", "1"] {
+            eprintln!("# bridge-nf-call-iptables={value}");
+            set([value, value]);
+            with();
+        }
+        set([one.trim(), two.trim()]);
+    }
+
     /// Removes all containers, and these networks.
     #[track_caller]
     pub fn remove_networks(&self, names: &[&str]) {
