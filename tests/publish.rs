@@ -32,12 +32,14 @@ fn refused(host: &Host, options: &[&str], words: &[&str]) {
     host.nothing_left();
 }
 
-/// What `run -d` with these options says beside the ID: the lines about ports, without `minirun: published `.
+/// What `run -d` with these options says beside the ID: the lines about ports, without `minirun: published `. Those of the
+/// IPv6 loopback device, which follow each of the IPv4 one, are left out.
 #[track_caller]
 fn published(host: &Host, name: &str, options: &[&str]) -> Vec<String> {
     let output = host.minirun([&["run", "-d", "--name", name], options, &["busybox", "sleep", "1000"]].concat()).run();
     assert_eq!(output.code, 0, "{output}");
-    output.stderr.lines().map(|line| line.trim_start_matches("minirun: published ").to_owned()).collect()
+    let lines = output.stderr.lines().map(|line| line.trim_start_matches("minirun: published ").to_owned());
+    lines.filter(|line| !line.starts_with("[::1]")).collect()
 }
 
 /// The port of the host in such a line.
@@ -94,6 +96,8 @@ fn published_ports_are_reached(host: &Host) {
     let (via, via6) = (Some(gateway.into()), Some(gateway6.into()));
     // Who comes by the gateway is seen as the gateway where its answer has to come back by it.
     row("host, loopback", &own, Ipv4Addr::LOCALHOST.into(), via, via);
+    // By minirun itself.
+    row("host, loopback", &own, Ipv6Addr::LOCALHOST.into(), via6, via6);
     row("host, its address", &own, HOST.into(), Some(HOST.into()), None);
     row("host, its address", &own, HOST6.into(), Some(HOST6.into()), None);
     row("host, the gateway", &own, gateway.into(), via, None);
@@ -191,9 +195,9 @@ host_test!(neighbours_that_route_by_the_host_reach_nothing, |host| {
 
 host_test!(a_port_that_is_chosen, |host| {
     host.has_had_networks();
-    let lines = published(host, "web", &["-p", "7000", "-p", "0.0.0.0::7000/udp", "-p", "7000-7002"]);
-    assert_eq!(lines.len(), 5, "{lines:?}");
-    let ends = ["->7000/tcp", "->7000/udp, for other machines too", "->7000/tcp", "->7001/tcp", "->7002/tcp"];
+    let lines = published(host, "web", &["-p", "7000", "-p", "0.0.0.0::7000/udp", "-p", "7000-7001"]);
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    let ends = ["->7000/tcp", "->7000/udp, for other machines too", "->7000/tcp", "->7001/tcp"];
     for (line, end) in lines.iter().zip(ends) {
         assert!(line.ends_with(end), "{lines:?}");
     }
@@ -305,7 +309,8 @@ host_test!(what_cannot_be_published, within 120, |host| {
         refused(host, &["--net", net, "-p", "8080:80"], &["publish port `8080:80`"]);
     }
     refused(host, &["-p", "203.0.113.7:8080:80"], &["203.0.113.7 is no address of this host", "ip addr"]);
-    refused(host, &["-p", "[::1]:8080:80"], &["`bridge` has no IPv6", "--ipv6"]);
+    refused(host, &["-p", "[::1]:8080:80/sctp"], &["minirun itself", "IPv4"]);
+    refused(host, &["-p", "[::]:8000-8099:8000-8099"], &["minirun itself", "IPv4"]);
     // The first of two is given back.
     refused(host, &["-p", "8080:80", "-p", "203.0.113.7:8081:80"], &["203.0.113.7"]);
     let output = host.minirun(["run", "-p", "8080:80", "busybox", "nosuch"]).run();
@@ -395,5 +400,25 @@ host_test!(a_port_of_an_internal_network, |host| {
     }
     drop(mirror);
     host.remove_networks(&["back"]);
+    host.settle();
+});
+
+host_test!(ipv6_where_the_network_has_none, |host| {
+    host.has_had_networks();
+    let lines = published(host, "web", &["-p", "[::]:8400:7000", "-p", "8401:7000", "-p", "8401:7000/udp"]);
+    assert_eq!(lines[0], "[::]:8400->7000/tcp, for other machines too", "{lines:?}");
+    let web = host.member_called("web");
+    let mirror = Mirror::of(host, web.pid, PORTS);
+    let gateway = host.minirun(["network", "inspect", "--format", "{{.Gateway}}", "bridge"]).ok();
+    let gateway: IpAddr = gateway.trim().parse().expect("an address");
+    // minirun itself passes it on, so the container sees the host.
+    for (at, port) in [(Ipv6Addr::LOCALHOST, 8400), (HOST6, 8400), (Ipv6Addr::LOCALHOST, 8401)] {
+        assert_eq!(asks(By::Tcp, at, port), Some(gateway), "{at} {port}");
+    }
+    assert_eq!(asks(By::Udp, Ipv6Addr::LOCALHOST, 8401), Some(gateway));
+    assert_eq!(host.in_lan(move || asks(By::Tcp, HOST6, 8400)), Some(gateway));
+    assert_eq!(host.in_lan(move || asks(By::Tcp, HOST6, 8401)), None);
+    drop(mirror);
+    host.remove_all();
     host.settle();
 });

@@ -198,7 +198,6 @@ impl Directory for Members {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "nobody else reads them")]
 mod tests {
     use std::io::Write;
 
