@@ -314,6 +314,7 @@ host_test!(exec_is_killed_at_every_third_call, within 120, |host| {
     let ending = host.minirun(["kill", "web"]).start();
     host.soon("it has ended", || !runs());
     host.bury();
-    assert_eq!(ending.wait().code, 0);
+    let ended = ending.wait();
+    assert_eq!(ended.code, 0, "{ended}");
     host.remove_all();
 });
