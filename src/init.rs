@@ -136,8 +136,6 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
 
     parent.ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()))?;
     drop(terminal);
-    // While the parent is still busy with the links.
-    plan.network.make_inside()?;
     // Until the network is built and the container is on record.
     parent.wait_for_go()?;
     // Some settings are a link's, so the links must be there.

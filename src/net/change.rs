@@ -62,10 +62,7 @@ impl Network {
         })?;
         added.prepare()?;
         let entering = &added;
-        let sockets = in_namespace(pid, || {
-            entering.make_inside()?;
-            entering.open_inside()
-        })?;
+        let sockets = in_namespace(pid, || entering.open_inside())?;
         added.attach(pid as u32, || Ok(sockets))?;
         in_namespace(pid, || added.settings().try_for_each(|(key, value)| set(key, value)).map(|()| vec![]))?;
         self.merge(added);

@@ -34,7 +34,7 @@ pub mod wire;
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -339,6 +339,9 @@ impl Network {
             return Ok(vec![]);
         }
         let mut sockets = vec![Rtnl::open()?.into_fd()?];
+        if self.inside().next().is_some() {
+            sockets.push(nft::open().context("open nfnetlink socket")?.as_fd().try_clone_to_owned()?);
+        }
         if self.inside().any(|change| *change == Change::AddTable) {
             let (udp, tcp) = dns::open(NAMES_PORT)?;
             sockets.extend([udp, tcp]);
@@ -354,8 +357,8 @@ impl Network {
         })
     }
 
-    /// In the container's process, in its namespace: makes its own table.
-    pub fn make_inside(&self) -> Result<()> {
+    /// Makes the container's own table, by a socket in its namespace.
+    fn make_inside(&self, socket: OwnedFd) -> Result<()> {
         let steps = self.steps.iter().filter(|step| matches!(step, Step::NftInside(_)));
         let (steps, changes): (Vec<&Step>, Vec<&Change>) = steps
             .filter_map(|step| match step {
@@ -363,10 +366,8 @@ impl Network {
                 _ => None,
             })
             .unzip();
-        if changes.is_empty() {
-            return Ok(());
-        }
-        nft::commit(&changes).map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
+        nft::commit_by(crate::sys::netlink_socket(socket), &changes)
+            .map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
     }
 
     /// Does the container's steps: those in the hub for the namespace of process `pid`, then those in that namespace by the
@@ -398,6 +399,9 @@ impl Network {
         };
         self.published = self.steps.iter().filter_map(element).collect();
         hub.turn = None;
+        if self.inside().next().is_some() && !sockets.is_empty() {
+            self.make_inside(sockets.remove(0))?;
+        }
         self.names = sockets;
         conntrack::forget(&self.ports)
     }

@@ -26,9 +26,18 @@ use super::wire::{attributes, explain_error, messages, text};
 /// What every socket takes.
 const USUAL_SIZE: usize = 64 * 1024;
 
+/// Opens a socket in the calling process's network namespace.
+pub fn open() -> io::Result<Socket> {
+    Socket::new(NETLINK_NETFILTER)
+}
+
 /// Applies all changes in one transaction: all of them, or none.
 pub fn commit(changes: &[&Change]) -> Result<(), Refused> {
-    let socket = Socket::new(NETLINK_NETFILTER).map_err(broken)?;
+    commit_by(open().map_err(broken)?, changes)
+}
+
+/// The same in the network namespace in which the socket was opened, whoever uses it.
+pub fn commit_by(socket: Socket, changes: &[&Change]) -> Result<(), Refused> {
     let _ = socket.set_ext_ack(true);
     let mut bytes = Vec::with_capacity(2048);
     message(&mut bytes, BATCH_BEGIN, 0, SUBSYSTEM, 0, |_| {});
