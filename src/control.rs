@@ -84,6 +84,15 @@ impl Control {
 pub fn ask(found: &Found, ask: &Ask) -> Result<Vec<String>> {
     let failed = || format!("ask the holder of container `{}`", found.record.name);
     found.process("change")?;
+    if !found.path.join(NAME).exists() {
+        return Err(refused(
+            format!(
+                "change the network of container `{}`: it is not its own, but {}",
+                found.record.name, found.record.network
+            ),
+            "change it where it is made",
+        ));
+    }
     let socket = connect_to(&found.path, NAME).with_context(failed)?;
     send(socket.as_raw_fd(), &serde_json::to_vec(ask)?, MsgFlags::MSG_NOSIGNAL).with_context(failed)?;
     let mut buffer = vec![0; LONGEST];

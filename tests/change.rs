@@ -1,0 +1,203 @@
+//! The network of a container that runs is changed: interfaces and ports come and go, and rules that were flushed come back.
+
+mod host;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::time::Duration;
+
+use host::{By, GATEWAY, HOST, Host, Mirror, asks, host_test, kill_hard};
+
+const PORTS: &[u16] = &[7000];
+
+/// A change is refused, names `words`, and changes nothing.
+#[track_caller]
+fn refused(host: &Host, command: &[&str], words: &[&str]) {
+    let output = host.minirun(command.iter().copied()).run();
+    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
+    assert!(words.iter().all(|word| output.stderr.contains(word)), "not all of {words:?} are in: {output}");
+    host.nothing_left();
+}
+
+/// The addresses of a container, as `ip` lists them, without those of `lo`.
+fn addresses(host: &Host, name: &str) -> Vec<String> {
+    let said = host.minirun(["exec", name, "ip", "-o", "addr"]).ok();
+    let words = |line: &str| line.split_whitespace().skip(1).take(3).map(str::to_owned).collect::<Vec<_>>().join(" ");
+    said.lines().map(words).filter(|line| !line.starts_with("lo ")).collect()
+}
+
+fn routes(host: &Host, name: &str) -> String {
+    host.minirun(["exec", name, "ip", "route"]).ok()
+}
+
+/// A container without a network, its process id, and a network with IPv6 with a neighbour on it.
+fn ground(host: &Host) -> u32 {
+    host.network(&["--subnet=10.50.0.0/24", "--ipv6", "--subnet=fd50::/64"], "front");
+    host.network(&["--subnet=10.51.0.0/24", "--internal"], "back");
+    host.member(&["--net=front"], "neighbour");
+    host.minirun(["run", "-d", "--name", "alone", "--net=none", "busybox", "sleep", "1000"]).ok();
+    let pid = host.minirun(["inspect", "--format", "{{.State.Pid}}", "alone"]).ok();
+    pid.trim().parse().expect("a process id")
+}
+
+host_test!(one_without_a_network_is_connected_and_disconnected, |host| {
+    host.has_had_networks();
+    let pid = ground(host);
+    assert_eq!(addresses(host, "alone"), Vec::<String>::new());
+    host.minirun(["network", "connect", "--ip", "10.50.0.77", "--alias", "db", "front", "alone"]).ok();
+    assert_eq!(addresses(host, "alone"), ["eth0 inet 10.50.0.77/24", "eth0 inet6 fd50::4d/64"]);
+    assert!(routes(host, "alone").contains("default via 10.50.0.1 dev eth0"));
+    // It has all that one has which was started there: names both ways, a way out, and neighbours.
+    assert!(host.minirun(["exec", "neighbour", "nslookup", "db"]).ok().contains("10.50.0.77"));
+    assert!(host.minirun(["exec", "alone", "nslookup", "neighbour"]).ok().contains("10.50.0.2"));
+    let mirror = Mirror::of(host, pid, PORTS);
+    let neighbour = host.member_called("neighbour");
+    let seen = host.in_network_of(neighbour.pid, || asks(By::Tcp, Ipv4Addr::new(10, 50, 0, 77), 7000));
+    assert_eq!(seen, Some(neighbour.address.into()));
+    let lan = Mirror::of_lan(host, PORTS);
+    assert_eq!(host.in_network_of(pid, || asks(By::Tcp, GATEWAY, 7000)), Some(HOST.into()));
+    // Further ones do not take the way out away, and one that goes gives it on.
+    host.minirun(["network", "connect", "back:ifname=lan0", "alone"]).ok();
+    host.minirun(["network", "connect", "bridge", "alone"]).ok();
+    assert_eq!(host.minirun(["ps", "--filter", "name=alone", "--format", "{{.Network}}"]).ok(), "front,back,bridge\n");
+    assert!(routes(host, "alone").contains("default via 10.50.0.1 dev eth0"));
+    host.minirun(["network", "disconnect", "front", "alone"]).ok();
+    assert!(routes(host, "alone").contains("default via 10.214.0.1"), "{}", routes(host, "alone"));
+    assert!(!host.minirun(["exec", "neighbour", "nslookup", "db"]).run().stdout.contains("10.50.0.77"));
+    // Its address is free again.
+    host.minirun(["run", "--net=front:ip=10.50.0.77", "busybox", "true"]).ok();
+    for network in ["back", "bridge"] {
+        host.minirun(["network", "disconnect", network, "alone"]).ok();
+    }
+    assert_eq!(addresses(host, "alone"), Vec::<String>::new());
+    assert_eq!(routes(host, "alone"), "");
+    drop((mirror, lan));
+    host.remove_networks(&["front", "back"]);
+    host.settle();
+});
+
+host_test!(ports_come_and_go_while_it_runs, |host| {
+    host.has_had_networks();
+    let pid = ground(host);
+    let mirror = Mirror::of(host, pid, PORTS);
+    host.settle();
+    refused(host, &["port", "alone", "--add", "8000:7000"], &["no managed network", "network connect"]);
+    host.minirun(["network", "connect", "front", "alone"]).ok();
+    let said = host.minirun(["port", "alone", "--add", "8000:7000", "--add", "0.0.0.0:8001:7000"]).run();
+    assert!(said.stderr.contains("published 0.0.0.0:8001->7000/tcp"), "{said}");
+    for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        assert!(asks(By::Tcp, address, 8000).is_some(), "{address}");
+    }
+    assert_eq!(host.in_lan(|| asks(By::Tcp, HOST, 8001)), Some(GATEWAY.into()));
+    assert_eq!(host.in_lan(|| asks(By::Tcp, HOST, 8000)), None);
+    host.settle();
+    refused(host, &["port", "alone", "--add", "8000:1"], &["8000", "in use by container alone"]);
+    refused(host, &["port", "alone", "--rm", "7001"], &["7001", "not published"]);
+    refused(host, &["run", "-p", "8001:1", "busybox", "true"], &["8001", "in use by container alone"]);
+    let lines = host.minirun(["port", "--format", "{{.HostPort}} {{.Port}}"]).ok();
+    assert_eq!(lines, "8000 7000\n8000 7000\n8001 7000\n");
+    assert_eq!(host.minirun(["port", "alone", "7000"]).ok(), "127.0.0.1:8000\n[::1]:8000\n0.0.0.0:8001\n");
+    host.minirun(["port", "alone", "--rm", "7000"]).ok();
+    assert_eq!(host.minirun(["port", "-q"]).ok(), "");
+    for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        assert_eq!(asks(By::Tcp, address, 8000), None, "{address}");
+    }
+    // With the network the ports go, and others may have them.
+    host.minirun(["port", "alone", "--add", "8000:7000"]).ok();
+    host.minirun(["network", "disconnect", "front", "alone"]).ok();
+    host.minirun(["run", "-p", "8000:7000", "busybox", "true"]).ok();
+    drop(mirror);
+    host.remove_networks(&["front", "back"]);
+    host.settle();
+});
+
+host_test!(what_cannot_be_changed, |host| {
+    host.has_had_networks();
+    ground(host);
+    host.minirun(["run", "-d", "--name", "hosts", "--net=host", "busybox", "sleep", "1000"]).ok();
+    host.minirun(["run", "-d", "--name", "ended", "busybox", "true"]).ok();
+    host.soon("it ends", || host.minirun(["ps", "-q", "--filter", "name=ended"]).ok().is_empty());
+    host.minirun(["network", "connect", "front", "alone"]).ok();
+    host.settle();
+    refused(host, &["network", "connect", "front", "alone"], &["`front`", "is on it"]);
+    refused(host, &["network", "connect", "nosuch", "alone"], &["`nosuch`"]);
+    refused(host, &["network", "connect", "back:ip=10.50.0.9", "alone"], &["10.50.0.9"]);
+    refused(host, &["network", "connect", "none", "alone"], &["none"]);
+    refused(host, &["network", "connect", "front", "hosts"], &["not its own, but host"]);
+    refused(host, &["network", "connect", "front", "ended"], &["does not run"]);
+    refused(host, &["network", "connect", "front", "nobody"], &["nobody"]);
+    refused(host, &["network", "disconnect", "back", "alone"], &["`back`", "not on it"]);
+    refused(host, &["port", "alone", "--add", "x"], &["publish port `x`"]);
+    refused(host, &["network", "rm", "front"], &["alone", "neighbour"]);
+    host.minirun(["stop", "-t", "0", "hosts"]).ok();
+    host.remove_networks(&["front", "back"]);
+    host.settle();
+});
+
+host_test!(one_that_was_connected_and_killed_leaves_nothing, |host| {
+    host.has_had_networks();
+    ground(host);
+    host.minirun(["network", "connect", "front:ip=10.50.0.77", "alone"]).ok();
+    host.minirun(["port", "alone", "--add", "8000:7000"]).ok();
+    let holder = host.minirun(["inspect", "--format", "{{.State.Holder}}", "alone"]).ok();
+    kill_hard(holder.trim().parse().expect("a process id"));
+    host.minirun(["ps"]).ok();
+    host.minirun(["run", "--net=front:ip=10.50.0.77", "-p", "8000:7000", "busybox", "true"]).ok();
+    host.remove_networks(&["front", "back"]);
+    host.settle();
+});
+
+host_test!(flushed_rules_and_ports_come_back_without_a_command, |host| {
+    host.has_had_networks();
+    host.network(&["--ipv6"], "front");
+    let web = host.member(&["--net=front", "-p", "0.0.0.0:8000:7000"], "web");
+    let other = host.member(&["-p", "8001:7000"], "other");
+    let mirrors = [Mirror::of(host, web.pid, PORTS), Mirror::of(host, other.pid, PORTS)];
+    let table = || {
+        let text = host.sh("nft list table inet minirun").ok();
+        // Elements of a range have no order.
+        let mut lines: Vec<String> = text
+            .lines()
+            .map(|line| line.replace("elements = {", "").trim_matches([' ', '\t', ',', '}']).to_owned())
+            .collect();
+        lines.sort();
+        lines
+    };
+    let before = table();
+    for command in [
+        "nft flush ruleset",
+        "nft flush table inet minirun",
+        "nft delete table inet minirun",
+        "nft flush chain inet minirun published",
+    ] {
+        host.sh(command).ok();
+        host.soon(command, || {
+            asks(By::Tcp, Ipv4Addr::LOCALHOST, 8001).is_some() && host.in_lan(|| asks(By::Tcp, HOST, 8000)).is_some()
+        });
+        host.soon("all of it is back", || host.sh("nft list table inet minirun").run().code == 0 && table() == before);
+    }
+    drop(mirrors);
+    host.remove_networks(&["front"]);
+    host.settle();
+});
+
+host_test!(a_client_of_udp_that_never_rests_finds_the_next_container, |host| {
+    host.has_had_networks();
+    let client = host.in_lan(|| UdpSocket::bind((GATEWAY, 5555)).expect("bind"));
+    client.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit");
+    client.connect((HOST, 8000)).expect("connect");
+    let answered = || {
+        let _ = client.send(b"x");
+        client.recv(&mut [0; 64]).is_ok()
+    };
+    // An entry for a port that nobody has is there before the first container, and lives on.
+    assert!(!answered());
+    for name in ["one", "two"] {
+        let member = host.member(&["-p", "0.0.0.0:8000:7000/udp"], name);
+        let mirror = Mirror::of(host, member.pid, PORTS);
+        host.soon("it answers", answered);
+        drop(mirror);
+        host.minirun(["rm", "-f", name]).ok();
+        assert!(!answered());
+    }
+    host.settle();
+});
