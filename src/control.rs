@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, SockFlag, accept4, recv, send};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::attach::{connect_to, listen_in};
 use crate::error::{refused, remedy_of};
 use crate::net::Net;
-use crate::state::Found;
+use crate::net::publish::Port;
+use crate::net::services::Services;
+use crate::plan::Plan;
+use crate::state::{self, Entry, Found};
 
 /// The socket's name.
 pub const NAME: &str = "control";
@@ -111,4 +114,34 @@ pub fn ask(found: &Found, ask: &Ask) -> Result<Vec<String>> {
         Some((error, Some(remedy))) => Err(refused(error, remedy)),
         Some((error, None)) => Err(anyhow!(error)),
     }
+}
+
+/// Does what another command asks for; what it is to say.
+pub fn act(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: Ask) -> Result<Vec<String>> {
+    let pid = plan.record.pid.context("change the container: it does not run yet")?;
+    let network = &mut plan.network;
+    let mut lines = Vec::new();
+    match asked {
+        Ask::Connect(Net::Network(wish)) => network.connect(wish, pid)?,
+        Ask::Connect(other) => bail!("connect network: `{other}` is not one that can be connected"),
+        Ask::Disconnect(name) => network.disconnect(&name, pid)?,
+        Ask::Publish(texts) => {
+            let wishes = texts.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
+            lines.extend(network.publish_more(&wishes, pid)?.iter().map(ToString::to_string));
+        }
+        Ask::Withdraw(texts) => {
+            for text in texts {
+                let which = |port: &Port| port.is_at(&text);
+                if !network.ports.iter().any(which) {
+                    bail!("take back port `{text}`: it is not published");
+                }
+                lines.extend(network.take_back(which, pid)?.iter().map(ToString::to_string));
+            }
+        }
+    }
+    network.write_down(&mut plan.record);
+    entry.commit(&plan.record)?;
+    state::touch(entry.path())?;
+    plan.network.refresh(services)?;
+    Ok(lines)
 }

@@ -13,13 +13,12 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::control::{Ask, Control};
+use crate::control::{self, Control};
 use crate::error::{self, Advice, warn};
 use crate::held::{self, Held, Pipes};
 use crate::holder::Caller;
 use crate::init::Given;
 use crate::log::{Stream, Writer};
-use crate::net::Net;
 use crate::net::publish::Port;
 use crate::net::services::Services;
 use crate::plan::Plan;
@@ -188,7 +187,7 @@ fn until_end(
     let change = |services: &mut Services| {
         let (entry, plan) = &mut *record.borrow_mut();
         if let Some(control) = services.control.take() {
-            control.answer(|asked| change(entry, plan, services, asked));
+            control.answer(|asked| control::act(entry, plan, services, asked));
             services.control = Some(control);
         }
     };
@@ -200,36 +199,6 @@ fn until_end(
         entry.end(Exit::now(code, oom)).and(released).and(swept).map(|()| code)
     });
     (caller, ended)
-}
-
-/// Does what another command asks for; what it is to say.
-fn change(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: Ask) -> Result<Vec<String>> {
-    let pid = plan.record.pid.context("change the container: it does not run yet")?;
-    let network = &mut plan.network;
-    let mut lines = Vec::new();
-    match asked {
-        Ask::Connect(Net::Network(wish)) => network.connect(wish, pid)?,
-        Ask::Connect(other) => bail!("connect network: `{other}` is not one that can be connected"),
-        Ask::Disconnect(name) => network.disconnect(&name, pid)?,
-        Ask::Publish(texts) => {
-            let wishes = texts.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
-            lines.extend(network.publish_more(&wishes, pid)?.iter().map(ToString::to_string));
-        }
-        Ask::Withdraw(texts) => {
-            for text in texts {
-                let which = |port: &Port| port.is_at(&text);
-                if !network.ports.iter().any(which) {
-                    bail!("take back port `{text}`: it is not published");
-                }
-                lines.extend(network.take_back(which, pid)?.iter().map(ToString::to_string));
-            }
-        }
-    }
-    network.write_down(&mut plan.record);
-    entry.commit(&plan.record)?;
-    state::touch(entry.path())?;
-    plan.network.refresh(services)?;
-    Ok(lines)
 }
 
 /// Says where each port is, and who reaches it.

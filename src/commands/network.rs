@@ -20,7 +20,8 @@ use crate::net::definition::{BRIDGE, Definition, Definitions, is_reserved, link_
 use crate::net::explain::colons;
 use crate::net::hub::Taken;
 use crate::net::mode::{DEFAULT, mtu};
-use crate::net::network::{Bridge, check_option};
+use crate::net::network::Bridge;
+use crate::net::options::check_option;
 use crate::net::rtnl::Rtnl;
 use crate::net::{self, names::Resolvers, pool};
 use crate::options;

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::mode::{Mode, Net, mac};
-use super::publish::Wish;
+use super::wish::Wish;
 use crate::error::refused;
 use crate::options;
 

@@ -19,10 +19,12 @@ use super::mode::{Attachment, Mode};
 use super::names::Resolvers;
 use super::network::Bridge;
 use super::ports::delete;
-use super::publish::{Port, Wish};
+use super::publish::Port;
 use super::rtnl::{self, Rtnl};
+use super::rules;
 use super::step::Step;
-use super::table::{self, Change};
+use super::table::Change;
+use super::wish::Wish;
 use super::{Network, Request, conntrack, nft};
 use crate::error::refused;
 use crate::init::carry_out;
@@ -101,7 +103,7 @@ impl Network {
         }
         let gone = self.interfaces.remove(at);
         if self.own.guarded {
-            let members = table::members(&gone.name, gone.address, gone.address6);
+            let members = rules::members(&gone.name, gone.address, gone.address6);
             change_inside(pid, &members.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
         }
         hub.bridges.remove(at);

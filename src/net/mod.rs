@@ -20,6 +20,7 @@ pub mod mode;
 pub mod names;
 pub mod network;
 pub mod nft;
+pub mod options;
 pub mod owner;
 pub mod pool;
 pub mod ports;
@@ -27,10 +28,12 @@ pub mod publish;
 pub mod relay;
 pub mod removal;
 pub mod rtnl;
+pub mod rules;
 pub mod services;
 pub mod step;
 pub mod table;
 pub mod wire;
+pub mod wish;
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -53,11 +56,12 @@ use self::mend::Mender;
 pub use self::mode::{Attachment, Mode, Net};
 use self::network::{Bridge, Ground};
 use self::ports::{delete, elements_of, free};
-use self::publish::{Port, Wish};
+use self::publish::Port;
 use self::rtnl::{Mac, Rtnl};
 use self::services::Services;
 use self::step::{Place, Step};
 use self::table::{Change, Element};
+use self::wish::Wish;
 use crate::error::refused;
 use crate::state::Record;
 
@@ -263,14 +267,14 @@ impl Network {
         let lo = Step::SetUp { place: Place::Container, link: "lo".into() };
         self.steps.insert(first_inside.unwrap_or(self.steps.len()), lo);
         if !request.beside.is_some_and(|beside| beside.own.has_names) {
-            self.steps.extend(table::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
+            self.steps.extend(rules::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
             if self.own.guarded {
-                self.steps.extend(table::guard().into_iter().map(Step::NftInside));
+                self.steps.extend(rules::guard().into_iter().map(Step::NftInside));
             }
             self.own.has_names = true;
         }
         if self.own.guarded {
-            let members = self.interfaces.iter().flat_map(|own| table::members(&own.name, own.address, own.address6));
+            let members = self.interfaces.iter().flat_map(|own| rules::members(&own.name, own.address, own.address6));
             self.steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
         }
         self.host_steps = hub.ground.missing.clone();

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Interface;
 use super::owner;
 use super::table::{Element, OPEN, PORTS4, PORTS6, RANGES4, RANGES6, Value, element};
+use super::wish::{Range, Wish};
 use crate::error::refused;
 
 /// So many ports of a container are held by sockets; a range beyond that is looked up in the kernel's lists when it starts.
@@ -69,77 +70,6 @@ impl FromStr for Protocol {
             _ => bail!("tcp, udp or sctp is wanted"),
         })
     }
-}
-
-/// Ports from the first to the last.
-type Range = (u16, u16);
-
-/// One `-p`, as it was typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// Of the host; `None` is its loopback device, of both families.
-    address: Option<IpAddr>,
-    /// Of the host; `None` is any that is free.
-    host: Option<Range>,
-    /// Of the container.
-    port: Range,
-    protocol: Protocol,
-}
-
-impl FromStr for Wish {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let failed = || format!("publish port `{text}`");
-        let (rest, protocol) = match text.rsplit_once('/') {
-            Some((rest, protocol)) => (rest, protocol.parse().with_context(failed)?),
-            None => (text, Protocol::Tcp),
-        };
-        let (rest, port) = match rest.rsplit_once(':') {
-            Some((rest, port)) => (Some(rest), port),
-            None => (None, rest),
-        };
-        let port = range(port).with_context(failed)?;
-        let (address, host) = match rest {
-            None => (None, None),
-            Some(rest) => match rest.rsplit_once(':') {
-                Some((address, host)) => (Some(self::address(address).with_context(failed)?), host_range(host)),
-                None => (None, host_range(rest)),
-            },
-        };
-        let host = host.transpose().with_context(failed)?;
-        if let Some(host) = host {
-            let (wanted, given) = (host.1 - host.0, port.1 - port.0);
-            if wanted != given && given != 0 {
-                bail!("{}: {} ports of the host for {} of the container", failed(), wanted + 1, given + 1);
-            }
-        }
-        Ok(Self { address, host, port, protocol })
-    }
-}
-
-fn host_range(text: &str) -> Option<Result<Range>> {
-    (!text.is_empty()).then(|| range(text))
-}
-
-fn address(text: &str) -> Result<IpAddr> {
-    let plain = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    plain
-        .parse()
-        .with_context(|| format!("`{text}` is not an address ([ADDRESS:][HOSTPORT:]PORT[/PROTOCOL] is wanted)"))
-}
-
-fn range(text: &str) -> Result<Range> {
-    let number = |text: &str| {
-        let number = text.parse().ok().filter(|number| *number != 0);
-        number.with_context(|| format!("`{text}` is not a port"))
-    };
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (number(first)?, number(last)?);
-    if first > last {
-        bail!("`{text}` ends before it begins");
-    }
-    Ok((first, last))
 }
 
 /// A published port, or a range of them.

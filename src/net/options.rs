@@ -1,0 +1,87 @@
+//! The options of a network that are the bridge's, or its ports'.
+
+use anyhow::{Context, Result};
+
+use super::definition::Definition;
+use super::step::{BRIDGE_OPTIONS, PORT_OPTIONS};
+use crate::error::refused;
+
+/// The name of an option in `--opt`, and in [`BRIDGE_OPTIONS`] or [`PORT_OPTIONS`].
+const OPTIONS: [(&str, &str, bool); 10] = [
+    ("stp", "stp_state", true),
+    ("ageing_time", "ageing_time", true),
+    ("forward_delay", "forward_delay", true),
+    ("hello_time", "hello_time", true),
+    ("max_age", "max_age", true),
+    ("priority", "priority", true),
+    ("hairpin", "hairpin", false),
+    ("path_cost", "cost", false),
+    ("port_priority", "priority", false),
+    ("learning", "learning", false),
+];
+
+/// Checks an option of a network and its value.
+pub fn check_option(key: &str, value: &str) -> Result<()> {
+    let failed = || format!("set option `{key}={value}`");
+    if !OPTIONS.iter().any(|(name, ..)| *name == key) {
+        let known: Vec<&str> = OPTIONS.iter().map(|(name, ..)| *name).collect();
+        return Err(refused(
+            format!("{}: there is no such option", failed()),
+            format!("known are {}", known.join(", ")),
+        ));
+    }
+    let number = number_of(value).with_context(failed)?;
+    let (least, most) = match key {
+        "stp" | "hairpin" | "learning" => (0, 1),
+        // What the kernel takes (br_private.h, br_stp.c), in hundredths of a second.
+        "forward_delay" => (0, 3000),
+        "hello_time" => (100, 1000),
+        "max_age" => (600, 4000),
+        "path_cost" => (1, 65535),
+        "port_priority" => (0, 63),
+        "priority" => (0, 65535),
+        _ => (0, u32::MAX / 100),
+    };
+    if !(least..=most).contains(&number) {
+        anyhow::bail!("{}: a number from {least} to {most} is wanted", failed());
+    }
+    Ok(())
+}
+
+fn number_of(value: &str) -> Result<u32> {
+    match value {
+        "on" | "yes" | "true" => Ok(1),
+        "off" | "no" | "false" => Ok(0),
+        number => number.parse().context("a number, or on or off, is wanted"),
+    }
+}
+
+/// The options of a definition that are of the bridge, or of its ports.
+pub fn options_of(definition: &Definition, of_bridge: bool) -> Vec<(&'static str, u32)> {
+    let known = if of_bridge { &BRIDGE_OPTIONS[..] } else { &PORT_OPTIONS[..] };
+    let one = |(name, kernel, bridge): &(&str, &'static str, bool)| {
+        let value = definition.options.get(*name).filter(|_| *bridge == of_bridge)?;
+        Some((known.iter().find(|known| *known == kernel)?, number_of(value).ok()?))
+    };
+    OPTIONS.iter().filter_map(one).map(|(name, value)| (*name, value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_those_of_the_kernel() {
+        for good in [("stp", "on"), ("ageing_time", "30000"), ("path_cost", "7"), ("learning", "off")] {
+            check_option(good.0, good.1).unwrap();
+        }
+        for bad in [("stp", "2"), ("colour", "red"), ("hello_time", "5"), ("port_priority", "64"), ("max_age", "x")] {
+            assert!(check_option(bad.0, bad.1).is_err(), "{bad:?}");
+        }
+        let options = [("stp", "on"), ("path_cost", "7"), ("priority", "9")];
+        let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let definition = Definition { options, ..Definition::default_network("10.214.0.1/20".parse().unwrap()) };
+        assert_eq!(options_of(&definition, true), [("stp_state", 1), ("priority", 9)]);
+        assert_eq!(options_of(&definition, false), [("cost", 7)]);
+    }
+}

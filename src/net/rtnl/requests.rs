@@ -1,0 +1,134 @@
+//! Changes to links, addresses and routes as requests, to be sent by [`Rtnl::batch`](super::Rtnl::batch).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::RouteProtocol;
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::{Mac, Request};
+
+/// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
+/// MTU follows its ports' by itself. `options` are those of [`BRIDGE_OPTIONS`](super::super::step::BRIDGE_OPTIONS).
+pub fn add_bridge(name: &str, mac: Mac, options: &[(&str, u32)]) -> Request {
+    let info = options.iter().filter_map(|(option, value)| {
+        Some(match *option {
+            "stp_state" => InfoBridge::StpState(BridgeStpState::from(*value)),
+            "ageing_time" => InfoBridge::AgeingTime(*value),
+            "forward_delay" => InfoBridge::ForwardDelay(*value),
+            "hello_time" => InfoBridge::HelloTime(*value),
+            "max_age" => InfoBridge::MaxAge(*value),
+            "priority" => InfoBridge::Priority(*value as u16),
+            _ => return None,
+        })
+    });
+    let mut link = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.to_vec());
+    let info: Vec<InfoBridge> = info.collect();
+    if !info.is_empty() {
+        link = link.set_info_data(InfoData::Bridge(info));
+    }
+    let link = link.build();
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// A new veth pair in one message. The host's end stays down; the peer is born in the network namespace of process `pid`
+/// with its final name, index and address.
+pub fn add_veth(host: &str, mtu: u32, peer: &str, peer_mac: Mac, peer_index: u32, pid: u32) -> Request {
+    let peer = LinkMessageBuilder::<LinkUnspec>::new()
+        .index(peer_index)
+        .name(peer)
+        .address(peer_mac.to_vec())
+        .mtu(mtu)
+        .setns_by_pid(pid)
+        .build();
+    let link = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(netlink_packet_route::link::InfoKind::Veth)
+        .name(host)
+        .mtu(mtu)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+fn set_link(link: LinkMessage) -> Request {
+    Request { message: RouteNetlinkMessage::SetLink(link), flags: 0 }
+}
+
+/// Makes the link `name` a port of the bridge with index `bridge`, and says in its alias whose it is.
+pub fn set_port(name: &str, bridge: u32, alias: &str) -> Request {
+    set_link(LinkUnspec::new_with_name(name).controller(bridge).alias(alias).build())
+}
+
+/// Sets an option of a port, one of [`PORT_OPTIONS`](super::super::step::PORT_OPTIONS).
+pub fn set_port_option(name: &str, option: &str, value: u32) -> Request {
+    let info = match option {
+        "hairpin" => InfoBridgePort::HairpinMode(value != 0),
+        "isolated" => InfoBridgePort::Isolated(value != 0),
+        "learning" => InfoBridgePort::Learning(value != 0),
+        "priority" => InfoBridgePort::Priority(value as u16),
+        _ => InfoBridgePort::Cost(value),
+    };
+    let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(InfoPortData::BridgePort(vec![info]))];
+    let link = LinkUnspec::new_with_name(name).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
+    // The kernel reads what is said of a port in this message only; the link is there, so none is made.
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
+}
+
+/// Says in a link's alias whose it is.
+pub fn set_alias(name: &str, alias: &str) -> Request {
+    set_link(LinkUnspec::new_with_name(name).alias(alias).build())
+}
+
+/// Brings a link up.
+pub fn set_up(name: &str) -> Request {
+    set_link(LinkUnspec::new_with_name(name).up().build())
+}
+
+/// Has the kernel make no IPv6 link-local address on a link by itself. Must come before the link goes up.
+pub fn no_link_local(name: &str) -> Request {
+    let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+    let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]);
+    set_link(LinkUnspec::new_with_name(name).append_extra_attribute(spec).build())
+}
+
+/// Deletes the link with this index.
+pub fn delete_link(index: u32) -> Request {
+    Request { message: RouteNetlinkMessage::DelLink(LinkUnspec::new_with_index(index).build()), flags: 0 }
+}
+
+/// Gives a link an address; the kernel adds the route to its network.
+pub fn add_address(index: u32, address: IpNet) -> Request {
+    let message = match address {
+        IpNet::V4(address) => {
+            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address.addr(), address.prefix_len()).build()
+        }
+        IpNet::V6(address) => {
+            let builder = AddressMessageBuilder::<Ipv6Addr>::new();
+            let mut message = builder.index(index).address(address.addr(), address.prefix_len()).build();
+            // No twin can have it: it need not be looked for, and the address is usable at once.
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message
+        }
+    };
+    Request { message: RouteNetlinkMessage::NewAddress(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// A default route by `gateway`.
+pub fn add_default_route(gateway: IpAddr) -> Request {
+    // As one that is typed: `ip route` marks them so.
+    let message = match gateway {
+        IpAddr::V4(gateway) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
+        }
+        IpAddr::V6(gateway) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
+        }
+    };
+    Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
