@@ -403,6 +403,20 @@ host_test!(a_port_of_an_internal_network, |host| {
     host.settle();
 });
 
+host_test!(all_ports_that_are_exposed, |host| {
+    host.has_had_networks();
+    assert_eq!(published(host, "named", &["--expose", "7000"]), Vec::<String>::new());
+    let lines = published(host, "all", &["-P", "--expose", "7000-7001", "--expose", "7002/udp", "-p", "8500:80"]);
+    let ends: Vec<_> = lines.iter().map(|line| line.rsplit("->").next().expect("an end")).collect();
+    assert_eq!(ends, ["80/tcp", "7000/tcp", "7001/tcp", "7002/udp"], "{lines:?}");
+    assert!(lines.iter().all(|line| line.starts_with("127.0.0.1:")), "{lines:?}");
+    host.settle();
+    refused(host, &["-P", "--expose", "8080:80"], &["expose port `8080:80`"]);
+    refused(host, &["-P", "--net=none", "--expose", "80"], &["-P", "none"]);
+    host.remove_all();
+    host.settle();
+});
+
 host_test!(ipv6_where_the_network_has_none, |host| {
     host.has_had_networks();
     let lines = published(host, "web", &["-p", "[::]:8400:7000", "-p", "8401:7000", "-p", "8401:7000/udp"]);

@@ -47,6 +47,12 @@ pub struct NetArgs {
     /// a free one is taken
     #[arg(short, long, value_name = "[ADDRESS:][HOSTPORT:]PORT[/PROTOCOL]")]
     pub publish: Vec<String>,
+    /// Publish all ports that the image or --expose names, each at a free port of the host's loopback device
+    #[arg(short = 'P', long)]
+    pub publish_all: bool,
+    /// Name a port or a range for --publish-all
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    pub expose: Vec<String>,
 }
 
 impl NetArgs {
@@ -81,9 +87,21 @@ impl NetArgs {
         Ok(mode)
     }
 
-    /// What is published.
-    pub fn wishes(&self) -> Result<Vec<Wish>> {
-        self.publish.iter().map(|text| text.parse()).collect()
+    /// What is published; `of_image` are the ports that the image names.
+    pub fn wishes(&self, of_image: &[String]) -> Result<Vec<Wish>> {
+        let mut wishes = self.publish.iter().map(|text| text.parse()).collect::<Result<Vec<Wish>>>()?;
+        let mut exposed: Vec<&String> = self.expose.iter().chain(of_image).collect();
+        exposed.sort();
+        exposed.dedup();
+        for text in exposed {
+            let failed = || format!("expose port `{text}`: PORT[-END][/PROTOCOL] is wanted");
+            let wish: Wish = text.parse().with_context(failed)?;
+            if wish.host.is_some() || wish.address.is_some() {
+                bail!("{}", failed());
+            }
+            wishes.extend(self.publish_all.then_some(wish));
+        }
+        Ok(wishes)
     }
 
     /// One of the options about the first interface.

@@ -59,7 +59,7 @@ impl Options {
         let host_network = mode.joins();
         Ok(Self {
             mode,
-            publish: args.network.wishes()?,
+            publish: args.network.wishes(&[])?,
             id,
             name,
             hostname,
@@ -77,7 +77,9 @@ impl Options {
 
 /// What cannot take effect is an error, not silence.
 pub fn refuse_what_cannot_be(args: &RunArgs, mode: &Mode) -> Result<()> {
-    if let (Some(port), false) = (args.network.publish.first(), matches!(mode, Mode::Networks(_))) {
+    let all = args.network.publish_all.then(|| "-P".to_owned());
+    let asked = args.network.publish.first().cloned().or(all);
+    if let (Some(port), false) = (asked, matches!(mode, Mode::Networks(_))) {
         let (why, remedy) = match mode {
             Mode::Host => ("the container has the host's ports already", "leave out -p, or --net=host"),
             Mode::None => ("--net=none has no network to publish from", "leave out -p, or --net=none"),

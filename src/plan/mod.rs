@@ -152,6 +152,8 @@ impl Plan {
         let hostname = namespaces.hostname()?.unwrap_or(hostname);
         let (label, lower, image, words) = root(args, data_root, !dry)?;
         let config = image.as_ref().map(|image| &image.config);
+        let exposed = config.and_then(|config| config.exposed_ports().clone()).unwrap_or_default();
+        let publish = if exposed.is_empty() { publish } else { args.network.wishes(&exposed)? };
         let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
         let root = open_directory(&lower)?;
         let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
