@@ -30,7 +30,7 @@ const AT_ONCE: usize = 64;
 /// Sees to the rules of one container.
 #[derive(Debug)]
 pub struct Mender {
-    events: Socket,
+    events: Option<Socket>,
     attachments: Vec<Attachment>,
     data_root: PathBuf,
     /// Its published ports.
@@ -49,20 +49,21 @@ impl Mender {
             Ok(events)
         };
         let events = open().context("listen to changes of nftables")?;
-        Ok(Self { events, attachments, data_root, elements })
+        Ok(Self { events: Some(events), attachments, data_root, elements })
     }
 
     /// Readable when something was deleted.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(AsFd::as_fd)
     }
 
     /// Looks at what was deleted, and mends it. What fails is tried again with the next deletion.
     pub fn serve(&self) {
         // What it was is not looked at: it may be too much to be told of.
         let mut buffer = [0; 1024];
+        let Some(events) = &self.events else { return };
         while !matches!(
-            recv(self.events.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
+            recv(events.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
             Err(nix::Error::EAGAIN | nix::Error::EBADF)
         ) {}
         if let Err(error) = self.mend() {
@@ -96,6 +97,15 @@ impl Mender {
             missing.extend(some.iter().zip(there).filter(|(_, there)| !there).map(|(element, _)| element.clone()));
         }
         Ok(missing)
+    }
+}
+
+impl Drop for Mender {
+    fn drop(&mut self) {
+        // The container has ended, and nobody waits for what others delete.
+        if let Some(events) = self.events.take() {
+            nft::let_the_kernel_close(events);
+        }
     }
 }
 

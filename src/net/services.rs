@@ -36,7 +36,7 @@ impl Services {
     /// What is to be waited for, until it is readable, in the order in which [`serve`](Self::serve) takes it.
     pub fn interest(&self) -> Vec<BorrowedFd<'_>> {
         let names = self.names.iter().map(Responder::as_fd);
-        let rules = self.rules.iter().map(Mender::as_fd);
+        let rules = self.rules.iter().filter_map(Mender::as_fd);
         let relays = self.relays.iter().map(|(_, relay)| relay.fd());
         names.chain(rules).chain(self.control.iter().map(Control::as_fd)).chain(relays).collect()
     }

@@ -52,9 +52,7 @@ pub fn commit_by(socket: Socket, changes: &[&Change]) -> Result<(), Refused> {
     }
     socket.send(&bytes, 0).map_err(broken)?;
     let answer = answer(&socket);
-    if changes.iter().any(|change| matches!(change, Change::DeleteElement(_) | Change::DeleteTable)) {
-        let_the_kernel_close(socket);
-    }
+    let_the_kernel_close(socket);
     answer
 }
 
@@ -85,12 +83,13 @@ fn answer(socket: &Socket) -> Result<(), Refused> {
 }
 
 /// Leaves the last close of a socket to the kernel. Closed by this process, one that has deleted something waits for all
-/// processors to forget it, ten milliseconds or more (`nft_rcv_nl_event`), and so does an exit.
+/// processors to forget it, ten milliseconds or more (`nft_rcv_nl_event`), and so does an exit; and meanwhile whoever closes
+/// another one in the same network namespace waits for that.
 ///
 /// A copy of it is sent through a UNIX socket that is sent through itself: once this process has closed its descriptors,
 /// nobody can ever receive them, and the kernel's collector of such sockets (unix(7), `unix_gc`), a worker of its own since
 /// Linux 6.10, closes them. Where that does not work nothing is lost but the time.
-fn let_the_kernel_close(socket: Socket) {
+pub fn let_the_kernel_close(socket: Socket) {
     let pair = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC);
     if let Ok((one, other)) = &pair {
         let fds = [other.as_raw_fd(), socket.as_raw_fd()];
@@ -105,8 +104,6 @@ fn let_the_kernel_close(socket: Socket) {
 /// Asks for the table, the number of its rules (a flushed table is still a table), and which of these elements it has.
 /// `None` where there is no table (or no nftables in this kernel, which is said when the table is to be made).
 pub fn table(elements: &[Element]) -> Result<Option<(Table, Vec<bool>)>> {
-    const TABLE_USERDATA: u16 = 6;
-    const CHAIN_USE: u16 = 6;
     let socket = Socket::new(NETLINK_NETFILTER).context("open nfnetlink socket")?;
     let mut bytes = Vec::with_capacity(512);
     message(&mut bytes, SUBSYSTEM << 8 | GET_TABLE, NLM_F_REQUEST, 0, 0, |body| string(body, 1, TABLE));
@@ -123,10 +120,19 @@ pub fn table(elements: &[Element]) -> Result<Option<(Table, Vec<bool>)>> {
         });
     }
     socket.send(&bytes, 0).context("ask nftables")?;
+    let told = what_is_told(&socket, elements.len());
+    let_the_kernel_close(socket);
+    told
+}
+
+/// The kernel's answers to [`table`].
+fn what_is_told(socket: &Socket, elements: usize) -> Result<Option<(Table, Vec<bool>)>> {
+    const TABLE_USERDATA: u16 = 6;
+    const CHAIN_USE: u16 = 6;
     let mut table = Table::default();
-    let mut there = vec![false; elements.len()];
+    let mut there = vec![false; elements];
     let mut buffer = vec![0; 4096];
-    for _ in 0..=CHAINS.len() + elements.len() {
+    for _ in 0..=CHAINS.len() + elements {
         let size = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).context("ask nftables")?;
         let Some(answer) = messages(&buffer[..size]).next() else { return Ok(None) };
         let part = (answer.sequence as usize).checked_sub(1);
