@@ -4,22 +4,12 @@ mod host;
 
 use std::net::IpAddr;
 
-use host::{Host, host_test};
+use host::{Host, host_test, refused};
 
 /// What `busybox` with this script says in a container with these options.
 #[track_caller]
 fn inside(host: &Host, options: &[&str], script: &str) -> String {
     host.minirun([&["run"], options, &["busybox", "sh", "-c", script]].concat()).ok()
-}
-
-/// `run` with these options is refused, names `words`, and changes nothing.
-#[track_caller]
-fn refused(host: &Host, options: &[&str], words: &[&str]) {
-    let output = host.minirun([&["run"], options, &["busybox", "true"]].concat()).run();
-    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
-    assert!((1..=2).contains(&output.stderr.lines().count()), "{output}");
-    assert!(words.iter().all(|word| output.stderr.contains(word)), "not all of {words:?} are in: {output}");
-    host.nothing_left();
 }
 
 /// Networks `front` (10.50.0.0/24, fd50::/64), `back` (10.51.0.0/24) and `closed` (10.52.0.0/24, internal), with bridges.

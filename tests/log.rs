@@ -104,20 +104,22 @@ fn stream() -> impl Iterator<Item = u8> {
 
 const WRITES_TO: &str = "MINIRUN_TEST_WRITES_TO";
 
-/// A test of this file in a process of its own, with a directory to write to.
-fn part(name: &str, directory: &Path) -> Command {
+/// The test `name` of this file once more, in a process of its own that is to do its other half: to write to a directory.
+fn other_half(name: &str, directory: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a program"));
-    command.args(["--exact", name, "--ignored"]).env(WRITES_TO, directory).stdout(Stdio::null());
+    command.args(["--exact", name]).env(WRITES_TO, directory).stdout(Stdio::null());
     command
 }
 
-#[test]
-#[ignore = "part of the next one, in a process that the signal could end"]
-fn writes_with_a_limit() {
+/// In the other half, where it writes to.
+fn writes_to() -> Option<PathBuf> {
+    std::env::var_os(WRITES_TO).map(PathBuf::from)
+}
+
+/// In a process that the signal could end.
+fn write_with_a_limit(log: &Path) {
     // Who started the tests may have it ignored.
     minirun::sys::reset_signals().expect("reset signals");
-    let directory = std::env::var_os(WRITES_TO).expect("a directory");
-    let log = Path::new(&directory);
     let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("getrlimit");
     // Of a size that files can have, it is kept to and nothing is lost.
     setrlimit(Resource::RLIMIT_FSIZE, 6000, hard).expect("setrlimit");
@@ -136,18 +138,20 @@ fn writes_with_a_limit() {
 
 #[test]
 fn a_limit_on_the_size_of_files_neither_kills_nor_blocks() {
+    if let Some(log) = writes_to() {
+        return write_with_a_limit(&log);
+    }
     let directory = tempfile::tempdir().expect("tempdir");
-    let status = part("writes_with_a_limit", directory.path()).status().expect("spawn");
+    let name = "a_limit_on_the_size_of_files_neither_kills_nor_blocks";
+    let status = other_half(name, directory.path()).status().expect("spawn");
     assert!(status.success(), "{status}");
     let (out, err) = shown(directory.path());
     assert_eq!(err, said(20_000 - out.len(), 0, "file too large"));
 }
 
-#[test]
-#[ignore = "a process that the next test kills"]
-fn writes_for_ever() {
-    let directory = std::env::var_os(WRITES_TO).expect("a directory");
-    let mut writer = Writer::open(Path::new(&directory), &Options { max_size: 1 << 40, max_file: 1 }).expect("open");
+/// In a process that is killed.
+fn write_for_ever(directory: &Path) {
+    let mut writer = Writer::open(directory, &Options { max_size: 1 << 40, max_file: 1 }).expect("open");
     let mut bytes = stream();
     let mut chunk = Vec::new();
     for size in (1usize..).map(|number| number * 7919 % 65_536) {
@@ -159,9 +163,13 @@ fn writes_for_ever() {
 
 #[test]
 fn a_writer_that_was_killed_leaves_a_log_that_can_be_read_and_goes_on() {
+    if let Some(log) = writes_to() {
+        return write_for_ever(&log);
+    }
+    let name = "a_writer_that_was_killed_leaves_a_log_that_can_be_read_and_goes_on";
     for round in 0..8u64 {
         let directory = tempfile::tempdir().expect("tempdir");
-        let mut child = part("writes_for_ever", directory.path()).spawn().expect("spawn");
+        let mut child = other_half(name, directory.path()).spawn().expect("spawn");
         let log = directory.path().join("log");
         while fs::metadata(&log).map_or(0, |log| log.len()) < round * 70_000 + 1 {
             assert!(child.try_wait().expect("wait").is_none());

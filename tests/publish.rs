@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 use host::{
-    By, GATEWAY, GATEWAY6, HOST, HOST6, Host, Member, Mirror, OUTSIDE, asks, connects, host_test, kill_hard, ways,
+    By, GATEWAY, GATEWAY6, HOST, HOST6, Host, Member, Mirror, OUTSIDE, asks, connects, host_test, kill_hard, refused,
+    ways,
 };
 
 /// Where containers listen; what is published for everybody, and for the host alone.
@@ -20,16 +21,6 @@ fn elements(host: &Host) -> String {
     let maps = ["ports4", "ports6", "ranges4", "ranges6"];
     let list = |map: &&str| host.sh(&format!("nft list map inet minirun {map} | sed -n '/elements/,/}}/p'")).ok();
     maps.iter().map(list).collect()
-}
-
-/// `run` with these options is refused, names `words`, and changes nothing.
-#[track_caller]
-fn refused(host: &Host, options: &[&str], words: &[&str]) {
-    let output = host.minirun([&["run"], options, &["busybox", "true"]].concat()).run();
-    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
-    assert!((1..=2).contains(&output.stderr.lines().count()), "{output}");
-    assert!(words.iter().all(|word| output.stderr.contains(word)), "not all of {words:?} are in: {output}");
-    host.nothing_left();
 }
 
 /// What `run -d` with these options says beside the ID: the lines about ports, without `minirun: published `. Those of the

@@ -8,6 +8,7 @@
 //! what is said of files is carried out by descriptors (`sandbox/layout.rs`). What it may name is the host's all the same:
 //! sources of mounts, the root, namespaces. It is as powerful as a command line.
 
+mod annotations;
 mod honoured;
 mod kernel;
 mod mounts;

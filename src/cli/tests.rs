@@ -1,3 +1,5 @@
+//! What fingers type means what docker's users expect.
+
 use super::*;
 use crate::net::Mode;
 

@@ -122,7 +122,7 @@ impl Network {
     fn find_way_out(&mut self, pid: i32) -> Result<()> {
         let Some(hub) = &self.hub else { return Ok(()) };
         let attachments = self.mode.attachments();
-        let Some(at) = super::default_route(attachments, &hub.bridges) else { return Ok(()) };
+        let Some(at) = super::decide::default_route(attachments, &hub.bridges) else { return Ok(()) };
         let Bridge { definition, .. } = &hub.bridges[at];
         let (gateway, gateway6) = definition.gateways();
         let gateway6 = gateway6.filter(|_| self.interfaces[at].address6.is_some());

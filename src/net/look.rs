@@ -12,6 +12,7 @@ use super::definition::{BRIDGE, Definition, Definitions};
 use super::hub::{self, Taken, View};
 use super::mode::{self, Attachment};
 use super::network::{self, Bridge, Ground};
+use super::opened;
 use super::pool;
 use super::rtnl::Rtnl;
 use super::step::Step;
@@ -72,7 +73,7 @@ impl Look<'_> {
             all.extend(Bridge::default_network(rtnl).unwrap_or_default());
             all
         };
-        let ground = network::ground(&view, &bridges, others, &network::opened_before(directory));
+        let ground = network::ground(&view, &bridges, others, &opened::opened_before(directory));
         failed.map(|()| (view, bridges, ground))
     }
 }

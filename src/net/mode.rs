@@ -128,10 +128,10 @@ impl fmt::Display for Mode {
     /// As `ps` shows it: the networks' names, or the mode.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None => f.write_str("none"),
-            Self::Host => f.write_str("host"),
-            Self::Container(name) => write!(f, "container:{name}"),
-            Self::Namespace(path) => write!(f, "ns:{}", path.display()),
+            Self::None => Net::None.fmt(f),
+            Self::Host => Net::Host.fmt(f),
+            Self::Container(name) => Net::Container(name.clone()).fmt(f),
+            Self::Namespace(path) => Net::Namespace(path.clone()).fmt(f),
             Self::Networks(attachments) => {
                 let names: Vec<&str> = attachments.iter().map(|attachment| attachment.network.as_str()).collect();
                 f.write_str(&names.join(","))

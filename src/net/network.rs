@@ -4,17 +4,17 @@
 //! container is to be on, which is none on the way of almost every start; [`Bridge::attach`] lists a container's own steps;
 //! [`made`] lists what there is, to be undone.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Interface;
 use super::definition::{Definition, alias_of};
 use super::hub::{self, Link, View};
 use super::mode::Attachment;
+use super::opened::opened_before;
 use super::options::options_of;
 use super::rtnl::{Mac, Rtnl};
 use super::rules::{skeleton, wanted};
@@ -304,39 +304,6 @@ pub fn made(view: &View, networks: &[Definition], directory: &Path, all: bool) -
         steps.extend(link.map(|link| Step::AddBridge { name: link.name.clone(), mac: [0; 6], options: vec![] }));
     }
     steps
-}
-
-/// Remembers which settings minirun turned on, so that they can be turned off again. Called under the hub's lock, before the
-/// steps are done: a setting in the list that was not turned on after all is harmless.
-pub fn remember_opened(directory: &Path, ground: &Ground) -> Result<()> {
-    if ground.opened.is_empty() && !ground.forgotten {
-        return Ok(());
-    }
-    let before = opened_before(directory);
-    let before: Vec<String> =
-        before.into_iter().filter(|key| !(ground.forgotten && key.starts_with("net/ipv4/"))).collect();
-    let new = ground.opened.iter().filter(|key| !before.contains(key)).cloned();
-    let all: Vec<String> = before.iter().cloned().chain(new).collect();
-    let path = directory.join("opened");
-    let temporary = directory.join("opened.new");
-    remove(&temporary)?;
-    let mut file = crate::state::open_private(&temporary)?;
-    std::io::Write::write_all(&mut file, all.join("\n").as_bytes()).context("write the list of opened links")?;
-    fs::rename(&temporary, &path).with_context(|| format!("rename `{}`", temporary.display()))
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("remove a temporary file"),
-        _ => Ok(()),
-    }
-}
-
-/// The settings that earlier commands turned on, as [`remember_opened`] wrote them.
-pub fn opened_before(directory: &Path) -> Vec<String> {
-    let text = fs::read_to_string(directory.join("opened")).unwrap_or_default();
-    let plain = |key: &&str| key.starts_with("net/ipv") && key.ends_with("forwarding") && !key.contains("..");
-    text.lines().filter(plain).map(str::to_owned).collect()
 }
 
 fn forwarding(link: &str) -> String {

@@ -4,19 +4,16 @@
 //! gets it, and the kernel gives it back however minirun ends. Packets never reach that socket, because the table leads them
 //! to the container before the host looks for one.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt};
-use serde::{Deserialize, Serialize};
 
 use super::Interface;
 use super::owner;
-use super::table::{Element, OPEN, PORTS4, PORTS6, RANGES4, RANGES6, Value, element};
+pub use super::port::{Port, Protocol};
 use super::wish::{Range, Wish};
 use crate::error::refused;
 
@@ -24,142 +21,6 @@ use crate::error::refused;
 const MOST_HELD: usize = 256;
 /// So many ports of one wish are relayed at most.
 const MOST_RELAYED: u16 = 64;
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// TCP.
-    #[default]
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
-
-impl Protocol {
-    /// Its number (RFC 5237).
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
-            "tcp" => Self::Tcp,
-            "udp" => Self::Udp,
-            "sctp" => Self::Sctp,
-            _ => bail!("tcp, udp or sctp is wanted"),
-        })
-    }
-}
-
-/// A published port, or a range of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Port {
-    /// Of the host; the unspecified address is all of its family.
-    pub address: IpAddr,
-    /// The first one of the host.
-    pub host: u16,
-    /// The container's address.
-    pub target: IpAddr,
-    /// The first one of the container.
-    pub port: u16,
-    /// How many there are: host ports and container ports go up together.
-    pub count: u16,
-    /// Their protocol.
-    pub protocol: Protocol,
-}
-
-impl fmt::Display for Port {
-    /// `127.0.0.1:8080->80/tcp`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let range = |first: u16| match self.count {
-            1 => first.to_string(),
-            count => format!("{first}-{}", first + (count - 1)),
-        };
-        let address = match self.address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("[{address}]"),
-        };
-        write!(f, "{address}:{}->{}/{}", range(self.host), range(self.port), self.protocol)
-    }
-}
-
-impl Port {
-    /// Whether minirun itself passes on what comes there: the kernel leads nothing away from `::1`, and nothing from IPv6 to
-    /// IPv4.
-    pub fn is_relayed(&self) -> bool {
-        self.address == Ipv6Addr::LOCALHOST || self.address.is_ipv6() && self.target.is_ipv4()
-    }
-
-    /// What of the container's own table is of it.
-    pub fn opening(&self) -> Element {
-        let key = |port: u16| vec![Value::Protocol(self.protocol.number()), Value::Port(port)];
-        Element { end: key(self.port + (self.count - 1)), ..element(&OPEN, key(self.port)) }
-    }
-
-    /// Whether it is the port of the container that people call `80` or `53/udp`.
-    pub fn is_at(&self, text: &str) -> bool {
-        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let range = self.port..=self.port + (self.count - 1);
-        protocol == self.protocol.to_string() && number.parse().is_ok_and(|number| range.contains(&number))
-    }
-
-    /// Whether other machines can reach it.
-    pub fn is_exposed(&self) -> bool {
-        !self.address.is_loopback()
-    }
-
-    /// What leads to it: one element for one port and for a range that is the same in the container, else one a port.
-    pub fn elements(&self, comment: &str) -> Vec<Element> {
-        if self.is_relayed() {
-            return vec![];
-        }
-        let (ports, ranges) = if self.address.is_ipv4() { (&PORTS4, &RANGES4) } else { (&PORTS6, &RANGES6) };
-        let (first_address, last_address) = match self.address {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (self.address, IpAddr::V4(Ipv4Addr::BROADCAST)),
-            // All but the loopback device's, which the kernel cannot lead anywhere.
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::from(2).into(), Ipv6Addr::from(u128::MAX).into()),
-            address => (address, address),
-        };
-        let protocol = || Value::Protocol(self.protocol.number());
-        let key = |address: IpAddr, port: u16| vec![address.into(), protocol(), Value::Port(port)];
-        let comment = comment.to_owned();
-        if self.count > 1 && self.host == self.port {
-            let end = key(last_address, self.host + (self.count - 1));
-            let value = vec![self.target.into()];
-            return vec![Element { set: ranges, key: key(first_address, self.host), end, value, comment }];
-        }
-        (0..self.count)
-            .map(|offset| Element {
-                set: ports,
-                key: key(first_address, self.host + offset),
-                end: key(last_address, self.host + offset),
-                value: vec![self.target.into(), Value::Port(self.port + offset)],
-                comment: comment.clone(),
-            })
-            .collect()
-    }
-}
 
 /// Ports that are taken for a container, for as long as this value lives.
 #[derive(Debug, Default)]
@@ -218,7 +79,7 @@ struct Part<'a> {
 }
 
 /// The parts of a wish: host ports (or any), the first port of the container, and how many.
-fn parts(wish: &Wish) -> Vec<(Option<Range>, u16, u16)> {
+pub fn parts(wish: &Wish) -> Vec<(Option<Range>, u16, u16)> {
     let count = wish.port.1 - wish.port.0 + 1;
     match wish.host {
         Some(host) if host.1 - host.0 + 1 == count => vec![(Some((host.0, host.0)), wish.port.0, count)],
@@ -395,55 +256,4 @@ pub fn in_use(address: SocketAddr, protocol: Protocol, state: &Path) -> anyhow::
     let whose = owner::of(address, protocol, state);
     let whose = whose.map_or_else(|| "in use".to_owned(), |owner| format!("in use by {owner}"));
     refused(format!("publish port `{address}/{protocol}`: {whose}"), "choose another host port")
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn wish(text: &str) -> Wish {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn what_is_typed_means() {
-        assert_eq!(wish("80"), Wish { address: None, host: None, port: (80, 80), protocol: Protocol::Tcp });
-        assert_eq!(wish("8080:80").host, Some((8080, 8080)));
-        assert_eq!(wish("0.0.0.0:8080:80/udp").address, Some(Ipv4Addr::UNSPECIFIED.into()));
-        assert_eq!(wish("[::1]:8080:80").address, Some(Ipv6Addr::LOCALHOST.into()));
-        assert_eq!(wish("127.0.0.1::80").host, None);
-        assert_eq!(wish("8000-8009:80-89").port, (80, 89));
-        assert_eq!(wish("8000-8009:80").host, Some((8000, 8009)));
-        for bad in
-            ["", "x", "0:80", "80:0", "70000:80", "9-8:80", "8000-8002:80-89", "80/icmp", "a:1:2", "1:2:3:4", ":"]
-        {
-            assert!(bad.parse::<Wish>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_range_that_stays_the_same_is_one_element() {
-        let port = |host, count| Port {
-            address: Ipv4Addr::UNSPECIFIED.into(),
-            host,
-            target: Ipv4Addr::new(10, 0, 0, 2).into(),
-            port: 8000,
-            count,
-            protocol: Protocol::Udp,
-        };
-        assert_eq!(port(8000, 1000).elements("x").len(), 1);
-        assert_eq!(port(9000, 10).elements("x").len(), 10);
-        assert_eq!(port(9000, 10).to_string(), "0.0.0.0:9000-9009->8000-8009/udp");
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_panics(text in "\\PC{0,20}|([0-9]{1,5}|:|-|/|tcp|\\[::1\\]){1,8}") {
-            if let Ok(wish) = text.parse::<Wish>() {
-                parts(&wish);
-            }
-        }
-    }
 }

@@ -78,3 +78,41 @@ fn range(text: &str) -> Result<Range> {
     }
     Ok((first, last))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn wish(text: &str) -> Wish {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_typed_means() {
+        assert_eq!(wish("80"), Wish { address: None, host: None, port: (80, 80), protocol: Protocol::Tcp });
+        assert_eq!(wish("8080:80").host, Some((8080, 8080)));
+        assert_eq!(wish("0.0.0.0:8080:80/udp").address, Some(Ipv4Addr::UNSPECIFIED.into()));
+        assert_eq!(wish("[::1]:8080:80").address, Some(Ipv6Addr::LOCALHOST.into()));
+        assert_eq!(wish("127.0.0.1::80").host, None);
+        assert_eq!(wish("8000-8009:80-89").port, (80, 89));
+        assert_eq!(wish("8000-8009:80").host, Some((8000, 8009)));
+        for bad in
+            ["", "x", "0:80", "80:0", "70000:80", "9-8:80", "8000-8002:80-89", "80/icmp", "a:1:2", "1:2:3:4", ":"]
+        {
+            assert!(bad.parse::<Wish>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "\\PC{0,20}|([0-9]{1,5}|:|-|/|tcp|\\[::1\\]){1,8}") {
+            if let Ok(wish) = text.parse::<Wish>() {
+                super::super::publish::parts(&wish);
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@
 //! complete. `names/NAME` is a symbolic link to the ID: making it is what reserves a name.
 
 mod entry;
+mod files;
 mod find;
 mod record;
 
@@ -25,6 +26,8 @@ use nix::unistd::Pid;
 use rustix::fs::Dir;
 
 pub use entry::Entry;
+pub use files::{open_private, private_directory, touch};
+use files::{remove_directory, remove_if_there, remove_log};
 pub use find::{Found, Waited};
 pub use record::{Exit, Inside, Record, Status, boot_id, now, read as read_record, start_time, start_time_in};
 
@@ -313,46 +316,6 @@ pub fn valid_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-/// Makes `path` a directory that only its owner can read and write, or checks that it is one. The parent must exist.
-pub fn private_directory(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).with_context(|| format!("make directory `{}`", path.display())),
-    }
-    let found = fs::symlink_metadata(path).with_context(|| format!("look at `{}`", path.display()))?;
-    let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
-    if own {
-        return Ok(());
-    }
-    Err(refused(
-        format!("use `{}`: it is not a directory that only its owner, this user, can change", path.display()),
-        "look at who made it; remove it, or give another --root",
-    ))
-}
-
-/// Says that the container in this directory has changed: who has read the records reads them again.
-pub fn touch(directory: &Path) -> Result<()> {
-    use nix::sys::stat::{UtimensatFlags, utimensat};
-    use nix::sys::time::TimeSpec;
-    let all = directory.parent().unwrap_or(directory);
-    utimensat(nix::fcntl::AT_FDCWD, all, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW, UtimensatFlags::FollowSymlink)
-        .with_context(|| format!("touch `{}`", all.display()))
-}
-
-/// Opens a file for reading and writing, making it where it is missing, readable by its owner only.
-pub fn open_private(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
-        .open(path)
-        .with_context(|| format!("open `{}`", path.display()))
-}
-
 /// Notes in the directory of a container, for as long as that is there, that others are among its processes.
 pub fn note_joined(directory: &Path) -> Result<()> {
     open_private(&directory.join(JOINED)).map(drop)
@@ -372,34 +335,6 @@ pub fn ended_within(process: &OwnedFd, milliseconds: u32) -> bool {
     use std::os::fd::AsFd;
     let patience = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
     poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], patience).is_ok_and(|ready| ready > 0)
-}
-
-fn remove_log(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove `{}`", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn remove_directory(path: &Path) -> Result<()> {
-    FILES.iter().try_for_each(|name| remove_if_there(&path.join(name)))?;
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove `{}`", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove `{}`", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub use detached::{ALONE, is_alive, kill_hard, open_files};
 pub use resolver::Resolver;
 pub use snapshot::Snapshot;
 pub use terminal::Terminal;
-pub use traffic::{ALL, By, Member, Mirror, NONE, address_in, asks, connects, listen, ways};
+pub use traffic::{ALL, By, Member, Mirror, NONE, address_in, asks, connects, listen, refused, ways};
 
 /// The host's own address on the LAN, and the LAN's gateway, which is the namespace `lan`.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);

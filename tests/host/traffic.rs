@@ -183,6 +183,16 @@ fn answer(udp: &UdpSocket) -> Option<()> {
     Some(())
 }
 
+/// `run` with these options is refused, names `words`, and changes nothing.
+#[track_caller]
+pub fn refused(host: &Host, options: &[&str], words: &[&str]) {
+    let output = host.minirun([&["run"], options, &["busybox", "true"]].concat()).run();
+    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
+    assert!((1..=2).contains(&output.stderr.lines().count()), "{output}");
+    assert!(words.iter().all(|word| output.stderr.contains(word)), "not all of {words:?} are in: {output}");
+    host.nothing_left();
+}
+
 /// A detached container on managed networks.
 pub struct Member {
     pub name: String,

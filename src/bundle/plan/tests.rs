@@ -6,6 +6,7 @@ use serde_json::json;
 use std::io::Write;
 
 use super::*;
+use crate::net::Net;
 use crate::net::args::NetArgs;
 
 /// A bundle with a configuration that is good but for `change`.

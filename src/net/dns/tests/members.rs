@@ -1,3 +1,5 @@
+//! Members: what of a question is answered from the directory, and what is left to others.
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Messages: what is read of hostile bytes, and what is written means what is meant.
+
 use proptest::prelude::*;
 use simple_dns::{Packet, PacketFlag, QTYPE, RCODE, TYPE};
 

@@ -1,0 +1,168 @@
+//! `minirun network ls` and `inspect`: which networks there are, and who is on them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::listing::{self, Column, Format, ListArgs, Listing};
+use crate::net::definition::{BRIDGE, Definition, Definitions};
+use crate::net::explain::colons;
+use crate::net::mode::DEFAULT;
+use crate::net::network::Bridge;
+use crate::net::rtnl::Rtnl;
+use crate::state::{Found, State};
+
+/// A network as it is listed.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    driver: &'static str,
+    subnet: Option<Ipv4Net>,
+    subnet6: Option<Ipv6Net>,
+    bridge: String,
+    internal: bool,
+    isolate: bool,
+    members: usize,
+    labels: BTreeMap<String, String>,
+    created: u64,
+}
+
+pub fn ls(args: &LsArgs, root: &Path, data_root: &Path) -> Result<()> {
+    let found = State::open(root)?.list()?;
+    let mut rtnl = Rtnl::open()?;
+    let mut all = vec![Bridge::default_network(&mut rtnl)?];
+    all.extend(Definitions::open(data_root).list()?.into_iter().map(Some));
+    let row = |definition: &Option<Definition>| {
+        let name = definition.as_ref().map_or(DEFAULT, |definition| definition.name.as_str());
+        let definition = definition.as_ref();
+        Row {
+            name: name.to_owned(),
+            driver: "bridge",
+            subnet: definition.map(|one| one.gateway.trunc()),
+            subnet6: definition.and_then(|one| one.gateway6).map(|net| net.trunc()),
+            bridge: definition.map_or(BRIDGE, |one| &one.link).to_owned(),
+            internal: definition.is_some_and(|one| one.internal),
+            isolate: definition.is_some_and(|one| one.isolate),
+            members: members(&found, name).count(),
+            labels: definition.map(|one| one.labels.clone()).unwrap_or_default(),
+            created: definition.map_or(0, |one| one.created),
+        }
+    };
+    let rows: Vec<Row> = all.iter().map(row).collect();
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let kind = |row: &Row| {
+        let words = [(row.internal, "internal"), (row.isolate, "isolated")];
+        words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect::<Vec<_>>().join(",")
+    };
+    listing::print(
+        &args.list,
+        &rows,
+        &Listing {
+            columns: vec![
+                Column::new("NAME", |row: &Row| row.name.clone()).at_most(32),
+                Column::new("DRIVER", |row: &Row| row.driver.to_owned()),
+                Column::new("SUBNET", |row: &Row| text(row.subnet.map(|net| net.to_string()))),
+                Column::new("SUBNET6", |row: &Row| text(row.subnet6.map(|net| net.to_string()))),
+                Column::new("BRIDGE", |row: &Row| row.bridge.clone()),
+                Column::new("KIND", kind),
+                Column::new("MEMBERS", |row: &Row| row.members.to_string()).right(),
+            ],
+            id: |row| &row.name,
+            aliases: &[],
+        },
+    )
+}
+
+/// The containers that live and are on that network.
+pub fn members<'a>(found: &'a [Found], network: &'a str) -> impl Iterator<Item = &'a Found> {
+    found.iter().filter(move |found| {
+        found.holder.is_some() && found.record.interfaces.iter().any(|interface| interface.network == network)
+    })
+}
+
+/// A network, in full.
+#[derive(Debug, Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    value: Value,
+}
+
+pub fn inspect(args: &InspectArgs, root: &Path, data_root: &Path) -> Result<()> {
+    let found = State::open(root)?.list()?;
+    let mut rtnl = Rtnl::open()?;
+    let definitions = Definitions::open(data_root);
+    let mut rows = Vec::new();
+    for name in &args.networks {
+        let definition = match name.as_str() {
+            DEFAULT => Bridge::default_network(&mut rtnl)?.with_context(|| {
+                format!("inspect network `{DEFAULT}`: it is made by the first container that is on it")
+            })?,
+            name => definitions.find(name)?,
+        };
+        let link = rtnl.link_called(&definition.link)?;
+        rows.push(Whole { value: whole(&definition, link.is_some(), &found) });
+    }
+    let list = ListArgs { format: args.format.clone(), ..ListArgs::default() };
+    fn name(row: &Whole) -> &str {
+        row.value["name"].as_str().unwrap_or_default()
+    }
+    listing::print(&list, &rows, &Listing { columns: vec![], id: name, aliases: &[] })
+}
+
+fn whole(definition: &Definition, made: bool, found: &[Found]) -> Value {
+    let member = |found: &Found| {
+        let own = found.record.interfaces.iter().find(|interface| interface.network == definition.name)?;
+        Some(json!({
+            "id": found.record.id,
+            "name": found.record.name,
+            "interface": own.name,
+            "host_interface": own.host,
+            "mac_address": colons(&own.mac),
+            "ip_address": own.address.addr(),
+            "global_ipv6_address": own.address6.map(|net| net.addr()),
+            "aliases": own.aliases,
+        }))
+    };
+    json!({
+        "name": definition.name,
+        "driver": "bridge",
+        "bridge": definition.link,
+        "made": made,
+        "subnet": definition.gateway.trunc(),
+        "gateway": definition.gateway.addr(),
+        "ip_range": definition.range,
+        "subnet6": definition.gateway6.map(|net| net.trunc()),
+        "gateway6": definition.gateway6.map(|net| net.addr()),
+        "internal": definition.internal,
+        "isolate": definition.isolate,
+        "mtu": definition.mtu,
+        "options": definition.options,
+        "labels": definition.labels,
+        "created": definition.created,
+        "members": members(found, &definition.name).filter_map(member).collect::<Vec<_>>(),
+    })
+}
+
+/// Options of `network ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// The form.
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// Options of `network inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Form: `json`, or a template as '{{.Subnet}}'
+    #[arg(short, long, value_name = "FORM", default_value = "json", allow_hyphen_values = true)]
+    format: Format,
+    /// Names
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<String>,
+}
