@@ -296,6 +296,22 @@ pub fn has_carrier(socket: impl AsFd, name: &str) -> io::Result<bool> {
     if result == 0 { Ok(value[1] != 0) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The index of the link `name` in the socket's network namespace (`SIOCGIFINDEX`, netdevice(7)).
+pub fn link_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
+    // SAFETY: all-zero is a valid `ifreq`: integers, and a union of integers and pointers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: the kernel reads and writes one `ifreq`, which lives across the call.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: this call fills in this field of the union.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
+}
+
 /// A netlink socket that another process opened. (`netlink-sys` takes descriptors in no safe way.)
 pub fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
     // SAFETY: `into_raw_fd` gives up ownership of an open descriptor, and the socket takes it over.

@@ -129,6 +129,7 @@ mod tests {
             address6: definition.gateway6.map(|net| network::same_network6(net, "fd00::2".parse().unwrap())),
             gateway: definition.gateway.addr(),
             default_route: !definition.internal,
+            default_route6: !definition.internal && definition.gateway6.is_some(),
             mtu: 1400,
             aliases: vec![],
         };

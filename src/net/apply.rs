@@ -163,6 +163,8 @@ impl<'a> Applier<'a> {
             Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => {
                 rtnl::add_veth(host, *mtu, peer, *peer_mac, *peer_index, self.pid)
             }
+            Step::AddIngress { link } => rtnl::add_ingress(self.index(Place::Hub, link)?),
+            Step::AddFilter { link, origin } => rtnl::add_filter(self.index(Place::Hub, link)?, &origin.program()),
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
@@ -175,7 +177,9 @@ impl<'a> Applier<'a> {
     fn needs_index(&self, step: &Step) -> Option<(Place, String)> {
         match step {
             Step::AddAddress { place, link, .. } => Some((*place, link.clone())),
-            Step::SetPort { bridge, .. } => Some((Place::Hub, bridge.clone())),
+            Step::SetPort { bridge: link, .. } | Step::AddIngress { link } | Step::AddFilter { link, .. } => {
+                Some((Place::Hub, link.clone()))
+            }
             _ => None,
         }
     }
@@ -185,12 +189,9 @@ impl<'a> Applier<'a> {
         if let Some(index) = self.indices.get(&key) {
             return Ok(*index);
         }
-        let socket = if place == Place::Hub { Some(&mut *self.hub) } else { self.container.as_mut() };
-        let index = match socket {
-            Some(socket) => socket.index_of(link)?,
-            None => None,
-        };
-        let index = index.with_context(|| format!("find link `{link}`: there is none"))?;
+        let socket = if place == Place::Hub { Some(&*self.hub) } else { self.container.as_ref() };
+        let socket = socket.context("configure the container's network: no socket in it")?;
+        let index = crate::sys::link_index(socket.as_fd(), link).with_context(|| format!("find link `{link}`"))?;
         self.indices.insert(key, index);
         Ok(index)
     }
@@ -306,6 +307,9 @@ pub fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
         }
         (libc::EOPNOTSUPP, Some(Step::AddVeth { .. })) => {
             error.remedy("this kernel lacks veth pairs: load module `veth`")
+        }
+        (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::AddIngress { .. } | Step::AddFilter { .. })) => {
+            error.remedy("this kernel lacks filters at a link's entry: load modules `sch_ingress` and `cls_bpf`")
         }
         (libc::ENOSPC | libc::EXFULL | libc::EMFILE, Some(Step::SetPort { .. })) => {
             error.remedy("a bridge takes 1,023 containers: end some, see `minirun ps`")

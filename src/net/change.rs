@@ -17,7 +17,6 @@ use super::apply::Applier;
 use super::look::lock;
 use super::mode::{Attachment, Mode};
 use super::names::Resolvers;
-use super::network::Bridge;
 use super::ports::delete;
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
@@ -112,26 +111,25 @@ impl Network {
         attachments.retain(|attachment| attachment.network != network);
         self.mode = Mode::Networks(attachments);
         let freed = self.take_back(|port| targets.contains(&port.target), pid);
-        if gone.default_route {
-            self.find_way_out(pid)?;
+        for ipv6 in [gone.default_route.then_some(false), gone.default_route6.then_some(true)].into_iter().flatten() {
+            self.find_way_out(pid, ipv6)?;
         }
         freed.map(drop)
     }
 
     /// Gives the default route to another interface, where there is one with a way out.
-    fn find_way_out(&mut self, pid: i32) -> Result<()> {
+    fn find_way_out(&mut self, pid: i32, ipv6: bool) -> Result<()> {
         let Some(hub) = &self.hub else { return Ok(()) };
         let attachments = self.mode.attachments();
-        let Some(at) = super::decide::default_route(attachments, &hub.bridges) else { return Ok(()) };
-        let Bridge { definition, .. } = &hub.bridges[at];
-        let (gateway, gateway6) = definition.gateways();
-        let gateway6 = gateway6.filter(|_| self.interfaces[at].address6.is_some());
-        let routes = std::iter::once(IpAddr::from(gateway)).chain(gateway6.map(IpAddr::from));
+        let Some(at) = super::decide::default_route(attachments, &hub.bridges, ipv6) else { return Ok(()) };
+        let (gateway, gateway6) = hub.bridges[at].definition.gateways();
+        let gateway = gateway6.filter(|_| ipv6).map_or(IpAddr::from(gateway), IpAddr::from);
         let sockets = in_namespace(pid, || Ok(vec![Rtnl::open()?.into_fd()?]))?;
         let socket = sockets.into_iter().next().context("open a socket in the container's network")?;
-        let batch = Rtnl::from_fd(socket).batch(routes.map(rtnl::add_default_route).collect());
+        let batch = Rtnl::from_fd(socket).batch(vec![rtnl::add_default_route(gateway)]);
         batch.map_err(|refused| refused.error.context(format!("add default route by `{gateway}`")))?;
-        self.interfaces[at].default_route = true;
+        let interface = &mut self.interfaces[at];
+        *if ipv6 { &mut interface.default_route6 } else { &mut interface.default_route } = true;
         Ok(())
     }
 

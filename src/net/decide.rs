@@ -78,7 +78,9 @@ impl Network {
         let mut hub = Hub::look(attachments, request)?;
         let there: &[Interface] = request.beside.map_or(&[], |beside| &beside.interfaces);
         let has_way_out = there.iter().any(|interface| interface.default_route);
-        let gateway = default_route(attachments, &hub.bridges).filter(|_| !has_way_out);
+        let has_way_out6 = there.iter().any(|interface| interface.default_route6);
+        let way_out = default_route(attachments, &hub.bridges, false).filter(|_| !has_way_out);
+        let way_out6 = default_route(attachments, &hub.bridges, true).filter(|_| !has_way_out6);
         let mut leases = Vec::new();
         for (at, (wish, bridge)) in attachments.iter().zip(&hub.bridges).enumerate() {
             let definition = &bridge.definition;
@@ -87,7 +89,9 @@ impl Network {
             let others = || there.iter().chain(&self.interfaces);
             let free = |name: &String| !others().any(|other| other.name == *name);
             let name = wish.ifname.clone().or_else(|| (at..).map(|number| format!("eth{number}")).find(free));
-            let mut interface = interface(wish, definition, &lease, &hub.view, gateway == Some(at));
+            let mut interface = interface(wish, definition, &lease, &hub.view);
+            interface.default_route = way_out == Some(at);
+            interface.default_route6 = way_out6 == Some(at);
             interface.name = name.unwrap_or_default();
             if interface.host.is_empty() {
                 interface.host = host_link(request.id, request.runs, made + at);
@@ -190,12 +194,13 @@ fn is_on(key: &str) -> bool {
     std::fs::read(Path::new("/proc/sys").join(key)).is_ok_and(|value| value.first() == Some(&b'1'))
 }
 
-/// Which of the interfaces has the default route: the one with the highest priority, the first of equals, and none of a
-/// network without a way out.
-pub(super) fn default_route(attachments: &[Attachment], bridges: &[Bridge]) -> Option<usize> {
+/// Which of the interfaces has the default route, of IPv4 or of IPv6: the one with the highest priority, the first of
+/// equals, and none of a network without a way out.
+pub(super) fn default_route(attachments: &[Attachment], bridges: &[Bridge], ipv6: bool) -> Option<usize> {
     let mut best: Option<(usize, i32)> = None;
     for (at, (wish, bridge)) in attachments.iter().zip(bridges).enumerate() {
-        if !bridge.definition.internal && best.is_none_or(|(_, priority)| wish.gw_prio > priority) {
+        let leads_out = !bridge.definition.internal && (!ipv6 || bridge.definition.gateway6.is_some());
+        if leads_out && best.is_none_or(|(_, priority)| wish.gw_prio > priority) {
             best = Some((at, wish.gw_prio));
         }
     }
@@ -203,7 +208,7 @@ pub(super) fn default_route(attachments: &[Attachment], bridges: &[Bridge]) -> O
 }
 
 /// An interface as far as its network says: its name in the container is not chosen yet.
-fn interface(wish: &Attachment, definition: &Definition, lease: &Lease, view: &View, default_route: bool) -> Interface {
+fn interface(wish: &Attachment, definition: &Definition, lease: &Lease, view: &View) -> Interface {
     let address = Ipv4Net::new_assert(lease.address, definition.gateway.prefix_len());
     let address6 = definition.gateway6.zip(lease.address6);
     Interface {
@@ -214,7 +219,8 @@ fn interface(wish: &Attachment, definition: &Definition, lease: &Lease, view: &V
         address,
         address6: address6.map(|(gateway, address)| network::same_network6(gateway, address)),
         gateway: definition.gateway.addr(),
-        default_route,
+        default_route: false,
+        default_route6: false,
         mtu: wish.mtu.or(definition.mtu).unwrap_or(view.mtu()),
         aliases: wish.aliases.clone(),
     }

@@ -5,6 +5,7 @@
 
 use ipnet::IpNet;
 
+use super::origin::Instruction;
 use super::rtnl::Mac;
 use super::step::{Place, Step};
 use super::table::{
@@ -34,6 +35,14 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             "ip link add {host} mtu {mtu} type veth peer name {peer} index {peer_index} address {} mtu {mtu} netns {netns}",
             colons(peer_mac)
         )],
+        Step::AddIngress { link } => vec![format!("tc qdisc add dev {link} ingress")],
+        Step::AddFilter { link, origin } => {
+            let program = origin.program();
+            let one = |(code, then, otherwise, value): &Instruction| format!(",{code} {then} {otherwise} {value}");
+            let code: String = program.iter().map(one).collect();
+            let bytecode = format!("{}{code}", program.len());
+            vec![format!("tc filter add dev {link} ingress protocol all pref 1 bpf da bytecode '{bytecode}'")]
+        }
         Step::SetPort { link, bridge, alias } => vec![format!("ip link set {link} master {bridge} alias {alias}")],
         Step::SetPortOption { link, option, value } => {
             let value = match (*option, *value) {
@@ -186,6 +195,8 @@ pub fn deed(step: &Step) -> String {
         Step::NoLinkLocal { link, .. } => format!("turn off link-local addresses of `{link}`"),
         Step::SetUp { link, .. } => format!("set link `{link}` up"),
         Step::AddVeth { host, peer, .. } => format!("add veth pair `{host}` and `{peer}`"),
+        Step::AddIngress { link } => format!("add an ingress qdisc to `{link}`"),
+        Step::AddFilter { link, .. } => format!("add a filter to `{link}`"),
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
         Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
@@ -226,6 +237,17 @@ pub fn reason(step: &Step) -> String {
             "a veth pair is a cable between two namespaces: what goes in at one end comes out at the \
              other; the far end is born in the container"
                 .into()
+        }
+        Step::AddIngress { .. } => {
+            "a place where the host sees each frame that the container sends, before the bridge".into()
+        }
+        Step::AddFilter { origin, .. } => {
+            let second = origin.address6.map(|address| format!(" and {address}")).unwrap_or_default();
+            format!(
+                "drops frames that do not come from {} with {}{second}, so that the container takes nobody's place",
+                colons(&origin.mac),
+                origin.address
+            )
         }
         Step::SetPort { .. } => "plugs the host's end into the bridge; the alias says whose it is".into(),
         Step::SetPortOption { option, .. } => match *option {

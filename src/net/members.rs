@@ -213,6 +213,7 @@ mod tests {
             address6: None,
             gateway: "10.0.0.1".parse().unwrap(),
             default_route: true,
+            default_route6: false,
             mtu: 1500,
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
         }

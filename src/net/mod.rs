@@ -23,6 +23,7 @@ pub mod network;
 pub mod nft;
 pub mod opened;
 pub mod options;
+pub mod origin;
 pub mod owner;
 pub mod pool;
 pub mod port;
@@ -158,6 +159,9 @@ pub struct Interface {
     pub gateway: Ipv4Addr,
     /// Whether the default route leaves by it.
     pub default_route: bool,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub default_route6: bool,
     /// In bytes.
     pub mtu: u32,
     /// Further names by which the network's members find it.

@@ -59,6 +59,8 @@ pub struct Attachment {
     pub gw_prio: i32,
     /// Whether the bridge sends its own packets back to it.
     pub hairpin: bool,
+    /// Whether it may send from addresses that are not its own.
+    pub spoof: bool,
 }
 
 impl Attachment {
@@ -187,8 +189,9 @@ fn set(attachment: &mut Attachment, key: &str, value: &str) -> Result<()> {
         "mtu" => attachment.mtu = Some(mtu(value)?),
         "gw-prio" => attachment.gw_prio = value.parse().context("a whole number is wanted")?,
         "hairpin" => attachment.hairpin = switch(value)?,
+        "spoof" => attachment.spoof = switch(value)?,
         _ => bail!(
-            "there is no such option: ip=, ip6=, mac=, alias=, ifname=, host-ifname=, mtu=, gw-prio= and hairpin are known"
+            "there is no such option: ip=, ip6=, mac=, alias=, ifname=, host-ifname=, mtu=, gw-prio=, hairpin and spoof are known"
         ),
     }
     Ok(())
@@ -256,6 +259,7 @@ impl fmt::Display for Attachment {
         options.extend(self.mtu.map(|mtu| format!("mtu={mtu}")));
         options.extend((self.gw_prio != 0).then(|| format!("gw-prio={}", self.gw_prio)));
         options.extend(self.hairpin.then(|| "hairpin=on".to_owned()));
+        options.extend(self.spoof.then(|| "spoof=on".to_owned()));
         let colon = if options.is_empty() { "" } else { ":" };
         write!(f, "{}{colon}{}", self.network, options.join(","))
     }

@@ -16,6 +16,7 @@ use super::hub::{self, Link, View};
 use super::mode::Attachment;
 use super::opened::opened_before;
 use super::options::options_of;
+use super::origin::Origin;
 use super::rtnl::{Mac, Rtnl};
 use super::rules::{skeleton, wanted};
 use super::step::{Place, Step};
@@ -96,7 +97,9 @@ impl Bridge {
         let Definition { link: name, gateway, gateway6, .. } = &self.definition;
         let mut missing = Vec::new();
         if self.link.is_none() {
-            let options = options_of(&self.definition, true);
+            let mut options = options_of(&self.definition, true);
+            // Groups are few here and hosts near; what a container says of them could cut others off from theirs.
+            options.push(("mcast_snooping", 0));
             missing.push(Step::AddBridge { name: name.clone(), mac: mac_of(gateway.addr()), options });
             missing.push(Step::SetAlias { link: name.clone(), alias: self.definition.alias() });
             match gateway6 {
@@ -141,6 +144,13 @@ impl Bridge {
             peer_mac: interface.mac,
             peer_index: index,
         }];
+        if !wish.spoof {
+            // Before the link is up: no frame is not looked at.
+            let (address, address6) = (interface.address.addr(), interface.address6.map(|net| net.addr()));
+            let origin = Origin { mac: interface.mac, address, address6 };
+            steps.push(Step::AddIngress { link: host.clone() });
+            steps.push(Step::AddFilter { link: host.clone(), origin });
+        }
         let ipv6_on_links = view.ipv6 && interface.mtu >= 1280;
         if ipv6_on_links {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
@@ -153,11 +163,10 @@ impl Bridge {
         steps.push(address(interface.address.into()));
         steps.extend(interface.address6.map(|own| address(own.into())));
         steps.push(Step::SetUp { place: inside, link: name.clone() });
-        if interface.default_route {
-            let gateway6 = self.definition.gateway6.map(|net| IpAddr::V6(net.addr()));
-            steps.push(Step::AddDefaultRoute { gateway: self.definition.gateway.addr().into() });
-            steps.extend(gateway6.map(|gateway| Step::AddDefaultRoute { gateway }));
-        }
+        let (gateway, gateway6) = self.definition.gateways();
+        let gateway = Some(IpAddr::from(gateway)).filter(|_| interface.default_route);
+        let gateway6 = gateway6.map(IpAddr::from).filter(|_| interface.default_route6);
+        steps.extend(gateway.into_iter().chain(gateway6).map(|gateway| Step::AddDefaultRoute { gateway }));
         // Last, when both ends are up: each change of a port has the bridge look at all of them.
         steps.push(Step::SetPort {
             link: host.clone(),

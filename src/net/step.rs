@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::origin::Origin;
 use super::rtnl::Mac;
 use super::table::Change;
 
@@ -20,8 +21,8 @@ pub enum Place {
 }
 
 /// Options of a bridge by their names in the kernel (ip-link(8)), times in hundredths of a second.
-pub const BRIDGE_OPTIONS: [&str; 6] =
-    ["stp_state", "ageing_time", "forward_delay", "hello_time", "max_age", "priority"];
+pub const BRIDGE_OPTIONS: [&str; 7] =
+    ["stp_state", "ageing_time", "forward_delay", "hello_time", "max_age", "priority", "mcast_snooping"];
 /// Options of a port of a bridge, by their names in bridge(8).
 pub const PORT_OPTIONS: [&str; 5] = ["hairpin", "isolated", "cost", "priority", "learning"];
 
@@ -80,6 +81,18 @@ pub enum Step {
         /// Its index, so that later steps need not ask for it.
         peer_index: u32,
     },
+    /// A place at the host's end where what comes from the container is looked at.
+    AddIngress {
+        /// The end in the hub.
+        link: String,
+    },
+    /// Drops there what is not from the container's own addresses.
+    AddFilter {
+        /// The end in the hub.
+        link: String,
+        /// The addresses.
+        origin: Origin,
+    },
     /// The host's end becomes a port of the bridge, tagged with `alias`.
     SetPort {
         /// The end in the hub.
@@ -130,6 +143,8 @@ impl Step {
             Self::AddBridge { .. }
             | Self::SetAlias { .. }
             | Self::AddVeth { .. }
+            | Self::AddIngress { .. }
+            | Self::AddFilter { .. }
             | Self::SetPort { .. }
             | Self::SetPortOption { .. }
             | Self::Nft(_) => Place::Hub,

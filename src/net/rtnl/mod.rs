@@ -21,8 +21,8 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 
 pub use self::requests::{
-    add_address, add_bridge, add_default_route, add_veth, delete_link, no_link_local, set_alias, set_port,
-    set_port_option, set_up,
+    add_address, add_bridge, add_default_route, add_filter, add_ingress, add_veth, delete_link, no_link_local,
+    set_alias, set_port, set_port_option, set_up,
 };
 use super::wire::{Received, explain_error, messages};
 

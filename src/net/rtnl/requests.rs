@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
@@ -11,8 +11,10 @@ use netlink_packet_route::link::{
     InfoPortKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
+use super::super::origin::Instruction;
 use super::{Mac, Request};
 
 /// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
@@ -26,6 +28,7 @@ pub fn add_bridge(name: &str, mac: Mac, options: &[(&str, u32)]) -> Request {
             "hello_time" => InfoBridge::HelloTime(*value),
             "max_age" => InfoBridge::MaxAge(*value),
             "priority" => InfoBridge::Priority(*value as u16),
+            "mcast_snooping" => InfoBridge::MulticastSnooping(*value != 0),
             _ => return None,
         })
     });
@@ -78,6 +81,42 @@ pub fn set_port_option(name: &str, option: &str, value: u32) -> Request {
     let link = LinkUnspec::new_with_name(name).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
     // The kernel reads what is said of a port in this message only; the link is there, so none is made.
     Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
+}
+
+/// A place where what comes in by a link is looked at, before anything else sees it (`sch_ingress`).
+pub fn add_ingress(index: u32) -> Request {
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::INGRESS;
+    message.header.handle = TcHandle { major: 0xffff, minor: 0 };
+    message.attributes.push(TcAttribute::Kind("ingress".to_owned()));
+    Request { message: RouteNetlinkMessage::NewQueueDiscipline(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// Has a program decide there what becomes of each frame, of whatever protocol (`cls_bpf`).
+pub fn add_filter(index: u32, program: &[Instruction]) -> Request {
+    /// linux/pkt_cls.h.
+    const TCA_BPF_OPS_LEN: u16 = 4;
+    const TCA_BPF_OPS: u16 = 5;
+    const ETH_P_ALL: u16 = 3;
+    let mut code = Vec::with_capacity(8 * program.len());
+    for (instruction, then, otherwise, value) in program {
+        code.extend(instruction.to_ne_bytes());
+        code.extend([*then, *otherwise]);
+        code.extend(value.to_ne_bytes());
+    }
+    let length = (program.len() as u16).to_ne_bytes().to_vec();
+    let option = |option| TcOption::Bpf(option);
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle { major: 0xffff, minor: 0 };
+    // Its place among others, and the protocol, in the order of the network.
+    message.header.info = 1 << 16 | u32::from(ETH_P_ALL.to_be());
+    message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
+    message.attributes.push(TcAttribute::Options(vec![
+        option(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        option(TcFilterBpfOption::Other(DefaultNla::new(TCA_BPF_OPS_LEN, length))),
+        option(TcFilterBpfOption::Other(DefaultNla::new(TCA_BPF_OPS, code))),
+    ]));
+    Request { message: RouteNetlinkMessage::NewTrafficFilter(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
 /// Says in a link's alias whose it is.
