@@ -22,6 +22,7 @@ use crate::commands::stop::{KillArgs, RenameArgs, RestartArgs, RmArgs, StopArgs,
 use crate::commands::top::TopArgs;
 use crate::listing::ListArgs;
 use crate::net::args::NetArgs;
+use crate::net::narrator::Explain;
 use crate::sandbox::openings::OpeningArgs;
 use crate::state::DEFAULT_ROOT;
 
@@ -230,9 +231,14 @@ pub struct RunArgs {
     /// Use a directory as root file system instead of an image
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
-    /// Print the commands that build the network, with a reason each, and change nothing
+    /// Print a script that builds the network by hand and one that takes it down, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print each step of the network while it is done: the command that it stands for, why, and what it cost; or all of them as a
+    /// script (sh), or a JSON object a line (json)
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    #[serde(skip)]
+    pub explain: Option<Explain>,
     /// Print the container as an OCI runtime configuration (a config.json), and change nothing
     #[arg(long, conflicts_with_all = ["dry_run", "bundle"])]
     #[serde(default)]

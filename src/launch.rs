@@ -6,6 +6,7 @@
 use std::io::PipeReader;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
@@ -81,7 +82,11 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     // The log last: it is told of in the record, and goes with the entry.
     let log = if detached { open_log(plan)? } else { None };
     plan.namespaces.note_joined()?;
+    let begin = plan.network.narrator.as_ref().map(|_| Instant::now());
     let mut container = spawn(plan, given, cgroup.as_ref().map(Cgroup::entrance))?;
+    if let (Some(begin), Some(narrator), false) = (begin, &mut plan.network.narrator, plan.network.mode.joins()) {
+        narrator.tell_namespace(begin.elapsed());
+    }
     plan.network.attach(container.pid() as u32, || container.inside())?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
     let is_joiner = container.made.is_some();
@@ -120,6 +125,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         container.socket.go()?;
     }
     container.running()?;
+    plan.network.tell_the_rest();
     // While the program begins: what it asks for meanwhile is in the sockets' queues.
     let mut services = plan.network.services()?;
     if !plan.network.mode.joins() {

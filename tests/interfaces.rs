@@ -158,7 +158,7 @@ host_test!(what_cannot_be, |host| {
         ("mac=02:00", "six bytes"),
         ("ifname=lo", "a link's name"),
         ("ifname=sixteen_letters_", "1 to 15"),
-        ("host-ifname=a/b", "without `/`"),
+        ("host-ifname=a/b", "signs of"),
         ("mtu=67", "68 to 65535"),
         ("alias=a b", "alias"),
         ("gw-prio=x", "a whole number"),

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use crate::cli::RunArgs;
 use crate::error::print;
 use crate::holder::Caller;
-use crate::net::step::Step;
-use crate::net::{Mode, explain};
+use crate::net::Network;
+use crate::net::narrator::{Explain, Narrator};
+use crate::net::script::Script;
 use crate::plan::{self, Plan};
 use crate::sandbox::namespaces::Share;
 use crate::state::Found;
@@ -19,7 +20,13 @@ use crate::{bundle, holder, launch, reaper, sys, terminal};
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root, root)?;
-        return print(&script(&network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
+        let Network { mode, host_steps, steps, .. } = &network;
+        let script = Script { mode, netns: &name, host_steps, steps };
+        let text = match args.explain {
+            Some(Explain::Json) => format!("{:#}\n", script.json()),
+            _ => script.text(),
+        };
+        return print(&text).map(|()| 0);
     }
     if args.spec {
         return print(&bundle::spec::of(args, root, data_root)?).map(|()| 0);
@@ -56,6 +63,7 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
             Ok(plan) => plan,
             Err(error) => return (caller, Err(error)),
         };
+        plan.network.narrator = args.explain.map(|form| Narrator::new(form, &plan.record.name));
         // Everybody on the host can read a command line, and what it says of the environment may be a secret.
         sys::set_title(&format!("minirun: {} {}", plan.record.id, plan.record.name));
         launch::run(&mut plan, root, again, signals, caller)
@@ -74,33 +82,6 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
     launch(None, &mut signals).1
 }
 
-/// The network as commands to be typed by hand, each below its reason.
-fn script(mode: &Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> String {
-    let mut text = format!("# The network of container `{netns}`, --net={mode}, by hand.\n");
-    fn part(text: &mut String, netns: &str, title: &str, steps: &[Step]) {
-        if steps.is_empty() {
-            return;
-        }
-        text.push_str(&format!("\n# {title}\n"));
-        for step in steps {
-            text.push_str(&format!("\n# {}\n", explain::reason(step)));
-            for command in explain::commands(step, netns) {
-                text.push_str(&format!("{command}\n"));
-            }
-        }
-    }
-    part(&mut text, netns, "The managed networks: made once, kept for all containers.", host_steps);
-    if mode.joins() {
-        let whose = if *mode == Mode::Host { "the host's" } else { "that" };
-        text.push_str(&format!("\n# Nothing to do: the program runs in {whose} network namespace.\n"));
-    } else {
-        let namespace = "The container: a network namespace of its own. (Take all of it down with: ip netns del NAME)";
-        text.push_str(&format!("\n# {}\nip netns add {netns}\n", namespace.replace("NAME", netns)));
-        part(&mut text, netns, "What is done in it.", steps);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -108,7 +89,7 @@ mod tests {
     use crate::net::definition::Definition;
     use crate::net::hub::{Link, View};
     use crate::net::network::{self, Bridge, mac_of};
-    use crate::net::{Attachment, Interface};
+    use crate::net::{Attachment, Interface, Mode};
 
     use super::*;
 
@@ -137,7 +118,7 @@ mod tests {
         let bridge = Bridge { definition, link: None, addressed: false, addressed6: false };
         let steps = bridge.attach(view, "0123456789ab", &interface, &mode.attachments()[0], 2);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
-        script(&mode, "web", &missing, &steps)
+        Script { mode: &mode, netns: "web", host_steps: &missing, steps: &steps }.text()
     }
 
     fn default_network() -> Definition {
@@ -171,6 +152,6 @@ mod tests {
 
     #[test]
     fn host_has_nothing_to_do() {
-        insta::assert_snapshot!(script(&Mode::Host, "web", &[], &[]));
+        insta::assert_snapshot!(Script { mode: &Mode::Host, netns: "web", host_steps: &[], steps: &[] }.text());
     }
 }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::libc;
 
 use super::explain;
+use super::narrator::Narrator;
 use super::nft;
 use super::rtnl::{self, Refused, Request, Rtnl};
 use super::step::{Place, Step};
@@ -28,18 +29,24 @@ pub struct Applier<'a> {
     container: Option<Rtnl>,
     indices: HashMap<(Place, String), u32>,
     done: Vec<Step>,
+    narrator: Option<&'a mut Narrator>,
 }
 
 impl<'a> Applier<'a> {
     /// An applier for steps in the hub, and, once [`enter`](Self::enter) was called, in the namespace of process `pid`.
     pub fn new(hub: &'a mut Rtnl, pid: u32) -> Self {
         let indices = HashMap::from([((Place::Container, "lo".to_owned()), 1)]);
-        Self { hub, pid, container: None, indices, done: Vec::new() }
+        Self { hub, pid, container: None, indices, done: Vec::new(), narrator: None }
     }
 
     /// Tells the index of a link that is known already, so that it is not asked for.
     pub fn know(&mut self, link: &str, index: u32) {
         self.indices.insert((Place::Hub, link.to_owned()), index);
+    }
+
+    /// Has each step told, and so done one by one.
+    pub fn told_to(&mut self, narrator: Option<&'a mut Narrator>) {
+        self.narrator = narrator;
     }
 
     /// Takes the socket that stands in the container's namespace.
@@ -51,24 +58,42 @@ impl<'a> Applier<'a> {
     pub fn apply(&mut self, steps: &[Step]) -> Result<()> {
         let mut rest = steps;
         while let Some(first) = rest.first() {
-            let length = rest.iter().take_while(|step| way(step) == way(first)).count();
-            let (group, after) = rest.split_at(length);
-            match way(first) {
-                Way::Rtnl(place) => self.send(place, group)?,
-                Way::Nft => {
-                    commit_nft(group)?;
-                    self.done.extend_from_slice(group);
-                }
-                Way::Sysctl => {
-                    for step in group {
-                        write_sysctl(step)?;
-                        self.done.push(step.clone());
-                    }
-                }
-                // The container's own process does these (`init.rs`).
-                Way::Inside => {}
+            let mut length = rest.iter().take_while(|step| way(step) == way(first)).count();
+            if self.narrator.is_some() && way(first) != Way::Nft {
+                length = 1;
             }
+            let (group, after) = rest.split_at(length);
             rest = after;
+            // Those are done by others, who tell of them.
+            if way(first) != Way::Inside {
+                self.tell_and(group)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_and(&mut self, group: &[Step]) -> Result<()> {
+        let Some(narrator) = self.narrator.take() else { return self.apply_group(group) };
+        let outcome = narrator.tell(group, || self.apply_group(group));
+        self.narrator = Some(narrator);
+        outcome
+    }
+
+    fn apply_group(&mut self, group: &[Step]) -> Result<()> {
+        match group.first().map(way) {
+            Some(Way::Rtnl(place)) => self.send(place, group)?,
+            Some(Way::Nft) => {
+                commit_nft(group)?;
+                self.done.extend_from_slice(group);
+            }
+            Some(Way::Sysctl) => {
+                for step in group {
+                    write_sysctl(step)?;
+                    self.done.push(step.clone());
+                }
+            }
+            // The container's own process does these (`init.rs`).
+            Some(Way::Inside) | None => {}
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ impl Network {
             hub: None,
             published: vec![],
             names: vec![],
+            narrator: None,
             answers,
             own: Own {
                 id: request.id.to_owned(),

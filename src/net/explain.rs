@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::origin::Instruction;
 use super::rtnl::Mac;
+use super::script::word;
 use super::step::{Place, Step};
 use super::table::{
     COMMENT, Change, Element, Field, Hook, Match, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, TABLE, Value, Verdict,
@@ -15,6 +16,7 @@ use super::table::{
 
 /// The commands that a step stands for. `netns` is the name of the container's namespace.
 pub fn commands(step: &Step, netns: &str) -> Vec<String> {
+    let netns = word(netns);
     let ip = |place: &Place| match place {
         Place::Hub => "ip".to_owned(),
         Place::Container => format!("ip -n {netns}"),
@@ -55,7 +57,7 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         Step::AddDefaultRoute { gateway } => vec![format!("ip -n {netns} route add default via {gateway}")],
         Step::Sysctl { place, key, value } => {
             let inside = if *place == Place::Container { format!("ip netns exec {netns} ") } else { String::new() };
-            vec![format!("{inside}sysctl -qw '{}={value}'", key)]
+            vec![format!("{inside}sysctl -qw {}", word(&format!("{key}={value}")))]
         }
         Step::Nft(change) => vec![format!("nft '{}'", nft(change))],
         Step::NftInside(change) => vec![format!("ip netns exec {netns} nft '{}'", nft(change))],
@@ -227,7 +229,7 @@ pub fn reason(step: &Step) -> String {
             "an address that no other container has; its length brings the route to the neighbours".into()
         }
         Step::NoLinkLocal { .. } => {
-            "this network is IPv4 only: no fe80:: address is made, none has to be checked for twins".into()
+            "the kernel makes no fe80:: address by itself: none has to be checked for twins, and none is needed".into()
         }
         Step::SetUp { place: Place::Container, link } if link == "lo" => {
             "programs talk to themselves over 127.0.0.1".into()
@@ -267,6 +269,12 @@ pub fn reason(step: &Step) -> String {
         }
         Step::Sysctl { key, .. } if key.ends_with("/ip_unprivileged_port_start") => {
             "the ports of this namespace are the container's own: any user in it may listen below 1024".into()
+        }
+        Step::Sysctl { key, .. } if key.ends_with("/accept_ra") => {
+            "nobody tells it about routers: what a container says of them is not listened to".into()
+        }
+        Step::Sysctl { key, .. } if key.ends_with("/route_localnet") => {
+            "what is published on 127.0.0.1 reaches a container by this bridge, which the kernel else takes for a forgery".into()
         }
         Step::Sysctl { .. } => "asked for by --sysctl".into(),
         Step::Nft(change) | Step::NftInside(change) => nft_reason(change).into(),

@@ -19,6 +19,7 @@ pub mod members;
 pub mod mend;
 pub mod mode;
 pub mod names;
+pub mod narrator;
 pub mod network;
 pub mod nft;
 pub mod opened;
@@ -33,6 +34,7 @@ pub mod relay;
 pub mod removal;
 pub mod rtnl;
 pub mod rules;
+pub mod script;
 pub mod services;
 pub mod step;
 pub mod table;
@@ -57,10 +59,12 @@ use self::look::tell_what_was_made;
 use self::members::Members;
 use self::mend::Mender;
 pub use self::mode::{Attachment, Mode, Net};
+use self::narrator::{Explain, Narrator};
 use self::network::{Bridge, Ground};
 use self::ports::delete;
 use self::publish::Port;
 use self::rtnl::{Mac, Rtnl};
+use self::script::Script;
 use self::services::Services;
 use self::step::{Place, Step};
 use self::table::{Change, Element};
@@ -135,6 +139,8 @@ pub struct Network {
     published: Vec<Element>,
     /// The sockets of the container's name server.
     names: Vec<OwnedFd>,
+    /// Who tells of each step.
+    pub narrator: Option<Narrator>,
     /// How it answers.
     answers: dns::Options,
     own: Own,
@@ -192,6 +198,7 @@ impl Network {
         if !self.host_steps.is_empty() {
             opened::remember_opened(&hub.directory, &hub.ground)?;
             let mut applier = Applier::new(&mut hub.rtnl, 0);
+            applier.told_to(self.narrator.as_mut());
             applier.apply(&self.host_steps)?;
             applier.commit();
             tell_what_was_made(&hub.bridges, &hub.ground);
@@ -225,16 +232,30 @@ impl Network {
     }
 
     /// Makes the container's own table, by a socket in its namespace.
-    fn make_inside(&self, socket: OwnedFd) -> Result<()> {
-        let steps = self.steps.iter().filter(|step| matches!(step, Step::NftInside(_)));
-        let (steps, changes): (Vec<&Step>, Vec<&Change>) = steps
-            .filter_map(|step| match step {
-                Step::NftInside(change) => Some((step, change)),
-                _ => None,
-            })
-            .unzip();
-        nft::commit_by(crate::sys::netlink_socket(socket), &changes)
-            .map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
+    fn make_inside(&mut self, socket: OwnedFd) -> Result<()> {
+        let mut narrator = self.narrator.take();
+        let steps: Vec<&Step> = self.steps.iter().filter(|step| matches!(step, Step::NftInside(_))).collect();
+        let changes: Vec<&Change> = self.inside().collect();
+        let commit = || {
+            nft::commit_by(crate::sys::netlink_socket(socket), &changes)
+                .map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
+        };
+        let done = match &mut narrator {
+            None => commit(),
+            Some(narrator) => narrator.tell(&steps.iter().copied().cloned().collect::<Vec<_>>(), commit),
+        };
+        self.narrator = narrator;
+        done
+    }
+
+    /// Tells of what the container's own process does, and of all together where that was asked for.
+    pub fn tell_the_rest(&mut self) {
+        let Self { mode, host_steps, steps, narrator: Some(narrator), .. } = self else { return };
+        let settings = steps.iter().filter(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
+        narrator.tell_done(&settings.cloned().collect::<Vec<_>>(), None);
+        if narrator.form == Explain::Sh {
+            crate::error::tell(&Script { mode, netns: &narrator.netns, host_steps, steps }.text());
+        }
     }
 
     /// Does the container's steps: those in the hub for the namespace of process `pid`, then those in that namespace by the
@@ -246,9 +267,15 @@ impl Network {
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.
             let mut rtnl = take_rtnl(&mut enter()?)?;
-            return rtnl.batch(vec![rtnl::set_up("lo")]).map_err(|refused| refused.error.context("set link `lo` up"));
+            let mut set_up =
+                || rtnl.batch(vec![rtnl::set_up("lo")]).map_err(|refused| refused.error.context("set link `lo` up"));
+            return match &mut self.narrator {
+                None => set_up(),
+                Some(narrator) => narrator.tell(&self.steps[..1], set_up),
+            };
         };
         let mut applier = Applier::new(&mut hub.rtnl, pid);
+        applier.told_to(self.narrator.as_mut());
         for link in hub.bridges.iter().filter_map(|bridge| bridge.link.as_ref()) {
             applier.know(&link.name, link.index);
         }

@@ -211,11 +211,13 @@ pub fn mac(text: &str) -> Result<Mac> {
     Ok(mac)
 }
 
-/// A link's name as the kernel takes it (`dev_valid_name`), and none that it would number by itself.
+/// A link's name, of the signs that mean nothing to a shell or to nft(8): the kernel takes more (`dev_valid_name`).
 pub fn link_name(text: &str) -> Result<String> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte));
-    if text.is_empty() || text.len() > 15 || !plain || [".", "..", "lo", "all", "default"].contains(&text) {
-        bail!("a link's name has 1 to 15 letters, digits and signs, without `/`, `:` and `%`");
+    let mut bytes = text.bytes();
+    let begins = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let plain = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_-.+".contains(&byte));
+    if !begins || !plain || text.len() > 15 || ["lo", "all", "default"].contains(&text) {
+        bail!("a link's name has 1 to 15 letters, digits and signs of `_-.+`");
     }
     Ok(text.to_owned())
 }

@@ -107,7 +107,8 @@ pub fn add_filter(index: u32, program: &[Instruction]) -> Request {
     let length = (program.len() as u16).to_ne_bytes().to_vec();
     let option = |option| TcOption::Bpf(option);
     let mut message = TcMessage::with_index(index as i32);
-    message.header.parent = TcHandle { major: 0xffff, minor: 0 };
+    // As tc(8) says it (`TC_H_MIN_INGRESS`).
+    message.header.parent = TcHandle { major: 0xffff, minor: 0xfff2 };
     // Its place among others, and the protocol, in the order of the network.
     message.header.info = 1 << 16 | u32::from(ETH_P_ALL.to_be());
     message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
