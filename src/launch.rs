@@ -148,6 +148,9 @@ fn put_on_record(plan: &mut Plan, entry: &mut Entry, pid: i32) -> Result<()> {
     plan.record.pid = Some(pid);
     plan.record.pid_start = state::start_time(pid);
     entry.commit(&plan.record)?;
+    if !plan.network.mode.joins() {
+        state::netns::name(&plan.record)?;
+    }
     if let Some(arguments) = &plan.arguments {
         entry.write("arguments", arguments)?;
     }
