@@ -239,6 +239,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
     #[serde(skip)]
     pub explain: Option<Explain>,
+    /// Wait for a key before each step of the network, show the command and the reason, and then what it has changed
+    #[arg(long, conflicts_with_all = ["explain", "dry_run", "detach"])]
+    #[serde(skip)]
+    pub step: bool,
     /// Print the container as an OCI runtime configuration (a config.json), and change nothing
     #[arg(long, conflicts_with_all = ["dry_run", "bundle"])]
     #[serde(default)]

@@ -3,7 +3,7 @@
 
 mod host;
 
-use host::{Host, Snapshot, host_test, in_network};
+use host::{Host, Snapshot, Terminal, host_test, in_network};
 use serde_json::Value;
 
 /// What there is of the host's network and of a container's, given by the file of its namespace.
@@ -157,3 +157,55 @@ equal_tests! {
     several: "--net=apart" "--net=front:gw-prio=5" "--net=closed6";
     with_rights: "--cap-add=NET_ADMIN" "--sysctl=net.ipv4.ip_forward=1";
 }
+
+// As a learner has it: on a terminal, step by step, with a look around in between.
+host_test!(steps_wait_for_a_key, |host| {
+    host.minirun(["run", "busybox", "true"]).ok();
+    host.settle();
+    let words = ["run", "--step", "--name=web", "busybox", "sh", "-c", "echo the program; exit 7"];
+    let mut terminal = Terminal::start(&host::binary(), &words, 40, 120);
+    terminal.shows("type veth peer name eth0");
+    assert!(!host.sh("ip -o link").ok().contains(": mr"), "nothing is done before the key");
+    terminal.types("\r");
+    // What the step has changed, on both sides.
+    let screen = terminal.shows("in the container: ip addr");
+    assert!(screen.contains("done in ") && screen.contains("    + "), "{screen}");
+    terminal.shows("ingress");
+    assert!(host.sh("ip -o link").ok().contains(": mr"));
+    // A shell in the container's network.
+    terminal.types("s");
+    terminal.shows("a shell in the container's network");
+    terminal.types("echo links $(ls /proc/self/net/dev_snmp6 | wc -l) $(ip -o link | wc -l)\r");
+    terminal.shows("links 2 2");
+    terminal.types("exit\r");
+    for _ in 0..40 {
+        terminal.types("\r");
+        host.sh("sleep 0.1").ok();
+        if terminal.screen().contains("the program\r") {
+            break;
+        }
+    }
+    terminal.shows("the program");
+    assert_eq!(terminal.wait(), 7);
+    host.nothing_left();
+
+    // No more of it: all is undone.
+    for key in ["q", "\x03"] {
+        let mut terminal = Terminal::start(&host::binary(), &words, 40, 120);
+        terminal.shows("type veth peer name eth0");
+        terminal.types("\r");
+        terminal.shows("done in ");
+        terminal.types(key);
+        terminal.shows("all is undone");
+        assert_eq!(terminal.wait(), 125);
+        host.nothing_left();
+    }
+    let mut terminal = Terminal::start(&host::binary(), &words, 40, 120);
+    terminal.shows("[q] undoes all");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(terminal.pid() as i32), nix::sys::signal::Signal::SIGTERM)
+        .expect("kill");
+    terminal.shows("stopped by a signal");
+    assert_eq!(terminal.wait(), 125);
+    let said = host.minirun(["run", "--step", "busybox", "true"]).fails(125);
+    assert!(said.contains("--explain"), "{said}");
+});

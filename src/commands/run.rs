@@ -63,7 +63,10 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
             Ok(plan) => plan,
             Err(error) => return (caller, Err(error)),
         };
-        plan.network.narrator = args.explain.map(|form| Narrator::new(form, &plan.record.name));
+        plan.network.narrator = match narrator(args, &plan.record.name) {
+            Ok(narrator) => narrator,
+            Err(error) => return (caller, Err(error)),
+        };
         // Everybody on the host can read a command line, and what it says of the environment may be a secret.
         sys::set_title(&format!("minirun: {} {}", plan.record.id, plan.record.name));
         launch::run(&mut plan, root, again, signals, caller)
@@ -80,6 +83,14 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
     // Before anything is made, so that a signal finds the guards in place.
     let mut signals = Signals::catch()?;
     launch(None, &mut signals).1
+}
+
+/// Who tells of the network of the container `name`, where somebody wants to know.
+fn narrator(args: &RunArgs, name: &str) -> Result<Option<Narrator>> {
+    if args.step {
+        return Narrator::step_by_step(name).map(Some);
+    }
+    Ok(args.explain.map(|form| Narrator::new(form, name)))
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub mod rules;
 pub mod script;
 pub mod services;
 pub mod step;
+pub mod stepping;
 pub mod table;
 pub mod wire;
 pub mod wish;
@@ -263,6 +264,9 @@ impl Network {
     pub fn attach(&mut self, pid: u32, enter: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<()> {
         if self.mode.joins() {
             return Ok(());
+        }
+        if let Some(narrator) = &mut self.narrator {
+            narrator.pid = Some(pid);
         }
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::explain::{commands, reason};
 use super::script::{NAMESPACE, word};
 use super::step::Step;
+use super::stepping::{self, Stepper};
 use crate::error;
 
 /// In what form steps are told.
@@ -33,6 +34,9 @@ pub struct Narrator {
     pub form: Explain,
     /// The name of the container's namespace.
     pub netns: String,
+    /// The container's process, once there is one.
+    pub pid: Option<u32>,
+    stepper: Option<Stepper>,
     coloured: bool,
     told: usize,
 }
@@ -41,15 +45,41 @@ impl Narrator {
     /// One for the container of this name.
     pub fn new(form: Explain, netns: &str) -> Self {
         let coloured = error::is_coloured(std::io::stderr().is_terminal());
-        Self { form, netns: netns.to_owned(), coloured, told: 0 }
+        Self { form, netns: netns.to_owned(), pid: None, stepper: None, coloured, told: 0 }
+    }
+
+    /// One that waits for a key before each step.
+    pub fn step_by_step(netns: &str) -> Result<Self> {
+        Ok(Self { stepper: Some(Stepper::new()?), ..Self::new(Explain::Text, netns) })
     }
 
     /// Has steps done at once by `work`, and tells of them.
     pub fn tell<T>(&mut self, steps: &[Step], work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.stepper.is_some() {
+            return self.tell_and_wait(steps, work);
+        }
         let begin = Instant::now();
         let done = work()?;
         let cost = begin.elapsed();
         self.tell_done(steps, Some(cost));
+        Ok(done)
+    }
+
+    /// Tells of them before they are done, and of what they have changed.
+    fn tell_and_wait<T>(&mut self, steps: &[Step], work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if steps.len() > 1 {
+            error::tell(&format!("# {} changes, all at once or none:\n", steps.len()));
+        }
+        self.tell_done(steps, None);
+        if let Some(stepper) = &self.stepper {
+            stepper.wait(self.pid)?;
+        }
+        let before = stepping::look(self.pid);
+        let begin = Instant::now();
+        let done = work()?;
+        let cost = begin.elapsed();
+        let changed = stepping::differences(&before, &stepping::look(self.pid));
+        error::tell(&format!("  done in {} µs\n{changed}\n", cost.as_micros()));
         Ok(done)
     }
 
