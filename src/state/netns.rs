@@ -41,8 +41,8 @@ pub fn name(record: &Record) -> Result<()> {
 /// Takes the name back.
 pub fn forget(record: &Record) -> Result<()> {
     let Some(target) = target(record) else { return Ok(()) };
-    let own = [&record.name, &record.id].into_iter().filter(|name| leads_to(name, &target));
-    own.map(|name| remove_if_there(&place(name))).collect()
+    let mut own = [&record.name, &record.id].into_iter().filter(|name| leads_to(name, &target));
+    own.try_for_each(|name| remove_if_there(&place(name)))
 }
 
 /// Gives it another name, if it has the container's.
