@@ -8,7 +8,9 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::args::CaptureArgs;
 use crate::commands::attach::AttachArgs;
+use crate::commands::capture::CaptureOf;
 use crate::commands::cp::CpArgs;
 use crate::commands::exec::ExecArgs;
 use crate::commands::image::ImageArgs;
@@ -92,6 +94,8 @@ pub enum Verb {
     Image(ImageArgs),
     /// List published ports
     Port(PortArgs),
+    /// Show the packets of a container or a network, or write them to a file
+    Capture(CaptureOf),
     /// Define, list and remove networks
     Network(NetworkArgs),
     /// Look after what minirun keeps on this host
@@ -139,6 +143,10 @@ pub struct RunArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub network: NetArgs,
+    /// What is kept of its packets.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub capture: CaptureArgs,
     /// Name of the container
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -265,6 +273,8 @@ impl RunArgs {
         again.bundle = again.bundle.map(std::path::absolute).transpose()?;
         again.rootfs = again.rootfs.map(std::path::absolute).transpose()?;
         again.pidfile = again.pidfile.map(std::path::absolute).transpose()?;
+        again.capture.pcap = again.capture.pcap.map(std::path::absolute).transpose()?;
+        again.capture.pcap_on_fail = again.capture.pcap_on_fail.map(std::path::absolute).transpose()?;
         Ok(serde_json::to_vec(&again)?)
     }
 }

@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::capture::Recorder;
 use crate::control::{self, Control};
 use crate::error::{self, Advice, warn};
 use crate::held::{self, Held, Pipes};
@@ -82,7 +83,12 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     let log = if detached { open_log(plan)? } else { None };
     plan.namespaces.note_joined()?;
     let mut container = spawn(plan, given, cgroup.as_ref().map(Cgroup::entrance))?;
-    plan.network.attach(container.pid() as u32, || container.inside())?;
+    let mut tap = None;
+    plan.network.attach(container.pid() as u32, || {
+        let mut sockets = container.inside()?;
+        tap = plan.capture.as_ref().and_then(|_| sockets.pop());
+        Ok(sockets)
+    })?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
     let is_joiner = container.made.is_some();
     if !is_joiner {
@@ -122,6 +128,9 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     container.running()?;
     // While the program begins: what it asks for meanwhile is in the sockets' queues.
     let mut services = plan.network.services()?;
+    if let (Some(capture), Some(tap)) = (plan.capture.take(), tap) {
+        services.capture = Some(Recorder::begin(capture, tap, &plan.record, root)?);
+    }
     if !plan.network.mode.joins() {
         services.control = Some(Control::listen(entry.path())?);
     }
