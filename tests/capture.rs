@@ -188,7 +188,7 @@ fn strange(ends: [u8; 12]) -> Vec<Vec<u8>> {
     let ip = |header: u8, fragment: u16, protocol: u8, body: &[u8]| {
         let fragment = fragment.to_be_bytes();
         let mut bytes = vec![
-            0x40 | header / 4,
+            0x40 | (header / 4),
             0,
             0,
             header + body.len() as u8,
@@ -449,6 +449,31 @@ host_test!(the_holder_captures_what_is_detached, |host| {
     host.remove_all();
 });
 
+host_test!(a_full_disk_ends_neither_the_program_nor_the_file_in_the_middle, |host| {
+    host.sh("mkdir /tmp/small; mount -t tmpfs -o size=64k small /tmp/small").ok();
+    let script = "ping -q -c 200 -i 0.005 -s 1000 127.0.0.1";
+    let output = host.minirun(["run", "--net=none", "--pcap=/tmp/small/x", "busybox", "sh", "-c", script]).run();
+    assert!(output.code == 0 && output.stdout.contains("200 packets received"), "{output}");
+    assert!(output.stderr.contains("No space left on device; no more are written"), "{output}");
+    let there = fields(host, "/tmp/small/x", "icmp", "frame.number").len();
+    assert!((40..64).contains(&there), "{there}");
+    let lacks = format!("that the kernel dropped and {} that could not be written", 400 - there);
+    assert!(output.stderr.contains(&lacks), "{lacks}: {output}");
+    host.sh("umount /tmp/small; rmdir /tmp/small; rm -r /run/mount").ok();
+});
+
+host_test!(a_capture_ends_with_its_network, |host| {
+    host.has_had_networks();
+    host.minirun(["network", "create", "front"]).ok();
+    host.minirun(["run", "--net=front", "busybox", "true"]).ok();
+    let mut running = begin(host, &["front"]);
+    host.soon("the container's link goes", || host.minirun(["network", "rm", "front"]).run().code == 0);
+    host.soon("the capture ends", || running.has_ended());
+    let output = running.wait();
+    assert!(output.stderr.contains("the interface is gone"), "{output}");
+    told(&output);
+});
+
 host_test!(only_a_failure_leaves_a_file, |host| {
     let run = |options: &[&str], script: &str| {
         let words =
@@ -486,6 +511,7 @@ host_test!(what_cannot_be_captured_is_refused_and_nothing_is_made, |host| {
         (&["run", "--pcap-filter=tcp", "busybox", "true"], "nothing is captured"),
         (&["run", "--pcap=/tmp/x", "--pcap-on-fail=/tmp/y", "busybox", "true"], "cannot be used with"),
         (&["run", "--pcap-on-fail=/tmp/x", "--pcap-size=1k", "busybox", "true"], "too little"),
+        (&["run", "--pcap=/tmp/x", "--pcap-size=1m", "busybox", "true"], "nothing is held"),
         (&["run", "--pcap=/tmp/x", "nosuchimage", "true"], "nosuchimage"),
         (&["capture", "nix"], "find container `nix`"),
         (&["capture", "-i", "eth0", "bridge"], "-i is for an interface"),
@@ -505,6 +531,6 @@ host_test!(what_cannot_be_captured_is_refused_and_nothing_is_made, |host| {
     host.has_run_detached();
     host.minirun(["run", "-d", "--net=none", "--name=web", "busybox", "sleep", "100"]).ok();
     let said = host.minirun(["capture", "-i", "eth7", "web"]).fails(125);
-    assert!(said.contains("there are lo"), "{said}");
+    assert!(said.contains("there is none, but lo"), "{said}");
     host.remove_all();
 });

@@ -30,7 +30,7 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "FILE")]
     pub pcap_on_fail: Option<PathBuf>,
     /// Memory for the packets of --pcap-on-fail (4m)
-    #[arg(long, value_name = "SIZE", requires = "pcap_on_fail")]
+    #[arg(long, value_name = "SIZE")]
     pub pcap_size: Option<String>,
     /// Only packets of --pcap or --pcap-on-fail that are so, as `tcp port 80`; see `minirun capture --help`
     #[arg(long, value_name = "FILTER")]
@@ -70,6 +70,10 @@ impl CaptureArgs {
 
     /// The errors of [`decide`](Self::decide) that need nothing to be opened.
     pub fn check(&self, mode: &Mode) -> Result<()> {
+        if self.pcap_size.is_some() && self.pcap_on_fail.is_none() {
+            let remedy = "--pcap writes all packets, however many; --pcap-on-fail holds the last ones";
+            return Err(refused("use --pcap-size: nothing is held in memory", remedy));
+        }
         let asked = [(&self.pcap, "pcap"), (&self.pcap_on_fail, "pcap-on-fail")];
         let Some((path, option)) = asked.iter().find_map(|(path, option)| path.as_ref().map(|path| (path, option)))
         else {

@@ -187,7 +187,7 @@ impl Encoder {
         for (at, interface) in self.interfaces.iter().take(interfaces).enumerate() {
             let (dropped, comment) = if at == 0 { (dropped, together.clone()) } else { (0, None) };
             let accepted = interface.packets + dropped;
-            let delivered = if interfaces == 1 { Some(interface.packets - lost) } else { None };
+            let delivered = if interfaces == 1 { Some(interface.packets.saturating_sub(lost)) } else { None };
             let delivered = delivered.or((lost == 0).then_some(interface.packets));
             pcapng::statistics(out, at as u32, &Statistics { times, accepted, dropped, delivered, comment });
         }

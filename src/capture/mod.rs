@@ -154,8 +154,9 @@ impl Recorder {
                 Err(error) => {
                     // As much as was written of it is taken back; where that fails too, a reader stops there.
                     let _ = self.target.file.set_len(written.length);
-                    warn(&format!("write packets to `{}`: {error}; no more are written", self.target.path.display()));
-                    written.error = Some(error.to_string());
+                    let cause = cause(&error);
+                    warn(&format!("write packets to `{}`: {cause}; no more are written", self.target.path.display()));
+                    written.error = Some(cause);
                 }
             }
         }
@@ -206,9 +207,12 @@ impl Recorder {
         let mut bytes = Vec::new();
         self.encoder.name(&mut bytes);
         self.encoder.end(written.interfaces, dropped, lost, &mut bytes);
-        // Behind the last whole block, where there was no room for more.
+        // Behind the last whole block, where there was no room for more; and if there is none for this either, that is the end.
         self.target.file.seek(io::SeekFrom::Start(written.length))?;
-        self.target.file.write_all(&bytes)?;
+        if let Err(error) = self.target.file.write_all(&bytes) {
+            let _ = self.target.file.set_len(written.length);
+            warn(&format!("{}: no room for the counts: {}", self.failed(), cause(&error)));
+        }
         if dropped + lost > 0 {
             let file = self.target.path.display();
             warn(&format!(
@@ -234,6 +238,11 @@ impl Recorder {
         self.target.file.write_all(&bytes)?;
         Ok(())
     }
+}
+
+/// The words of an error of the system, without its number.
+fn cause(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |number| nix::Error::from_raw(number).desc().to_owned())
 }
 
 impl Drop for Recorder {

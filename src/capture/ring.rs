@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::libc::sock_filter;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt};
 
@@ -56,8 +56,11 @@ pub fn open(links: Links<'_>, program: &[sock_filter], shape: Shape) -> Result<O
     let tap = socket(AddressFamily::Packet, SockType::Raw, flags, None).context("open a packet socket")?;
     let index = match links {
         Links::All => 0,
-        Links::One(name) | Links::Bridge(name) => packet::link_index(&tap, name)
-            .with_context(|| format!("capture from interface `{name}`: there are {}", links_here().join(", ")))?,
+        Links::One(name) => match packet::link_index(&tap, name) {
+            Err(_) => bail!("capture from interface `{name}`: there is none, but {}", links_here().join(", ")),
+            Ok(index) => index,
+        },
+        Links::Bridge(name) => packet::link_index(&tap, name).with_context(|| format!("find bridge `{name}`"))?,
     };
     crate::sys::attach_filter(&tap, program).context("attach the filter")?;
     packet::make_ring(&tap, shape).with_context(|| format!("make a ring of {} blocks for packets", shape.count))?;

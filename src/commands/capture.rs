@@ -97,7 +97,7 @@ pub fn capture(args: &CaptureOf, root: &Path, data_root: &Path) -> Result<()> {
     let program = filter.program()?;
     let about = about(&of, args.interface.as_deref(), &filter, names);
     // Before signals are caught: a pipe that nobody reads is waited for, and Ctrl-C ends that.
-    let file = args.write.as_ref().filter(|_| !to_stdout).map(|path| create(path)).transpose()?;
+    let file = args.write.as_ref().filter(|_| !to_stdout).map(|path| create(path)).transpose()?.map(|file| (file, 0));
     let signals = Signals::catch()?;
     let (tap, process) = open(&of, args.interface.as_deref(), &program, shape)?;
     let form = match (&args.write, args.format) {
@@ -196,8 +196,8 @@ fn create(path: &Path) -> Result<File> {
 struct Session {
     tap: Tap,
     encoder: Encoder,
-    /// Where packets go; none is standard output.
-    file: Option<File>,
+    /// Where packets go, and how many bytes have gone there; none is standard output.
+    file: Option<(File, u64)>,
     signals: Signals,
     process: Option<OwnedFd>,
     most: u64,
@@ -212,16 +212,17 @@ impl Session {
     fn run(&mut self) -> Result<()> {
         self.encoder.begin(self.tap.as_fd(), &mut self.bytes);
         let mut reader = self.flush()?;
+        // That its one link is down is told once; whether it comes up again, or goes, is not told any more.
+        let mut down = false;
         while reader && self.ending.is_none() && self.encoder.packets() < self.most {
-            let mut link_is_gone = false;
-            if !self.wait(None)? {
+            if !self.wait(down.then_some(Duration::from_millis(250)))? {
                 self.end_soon();
             }
-            if let Some(error) = self.tap.error() {
-                link_is_gone = !self.is_there(&error);
-            }
+            down |= self.tap.error().is_some();
+            let before = self.encoder.packets();
             reader = self.take_all()?;
-            if link_is_gone {
+            down &= self.encoder.packets() == before;
+            if down && !self.encoder.has_link(self.tap.as_fd()) {
                 note("the interface is gone");
                 break;
             }
@@ -288,6 +289,7 @@ impl Session {
 
     /// Takes what is there, and writes it. False when nobody reads any more.
     fn take_all(&mut self) -> Result<bool> {
+        self.look_who_is_there();
         for _ in 0..self.tap.blocks() {
             let Self { tap, encoder, bytes, most, .. } = self;
             let found = tap.next_block(|tap, packet| {
@@ -302,14 +304,13 @@ impl Session {
                 break;
             }
         }
-        self.look_who_is_there();
         Ok(true)
     }
 
-    /// Reads the names again, at most once a second.
+    /// Reads the names again, a few times a second at most.
     fn look_who_is_there(&mut self) {
         let (state, hub, last) = &mut self.names;
-        if last.elapsed() >= Duration::from_secs(1) {
+        if last.elapsed() >= Duration::from_millis(250) {
             let mut names = Names::read(state, *hub);
             names.keep(self.encoder.names());
             self.encoder.rename(names);
@@ -317,18 +318,21 @@ impl Session {
         }
     }
 
-    /// Whether the link of the tap is there after an error of it: it may be down only, and come up again.
-    fn is_there(&self, error: &std::io::Error) -> bool {
-        error.raw_os_error() == Some(libc::ENETDOWN) && self.encoder.has_link(self.tap.as_fd())
-    }
-
     /// Writes what there is to write. False when nobody reads it any more.
     fn flush(&mut self) -> Result<bool> {
         let bytes = std::mem::take(&mut self.bytes);
         let reader = match &mut self.file {
-            Some(file) => match file.write_all(&bytes) {
+            Some((file, length)) => match file.write_all(&bytes) {
+                Ok(()) => {
+                    *length += bytes.len() as u64;
+                    true
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => false,
-                written => written.context("write packets").map(|()| true)?,
+                Err(error) => {
+                    // A file ends with a whole block.
+                    let _ = file.set_len(*length);
+                    return Err(error).context("write packets");
+                }
             },
             None => self.print(&bytes)?,
         };
