@@ -135,6 +135,7 @@ pub struct RunAlone {
   minirun run -it busybox sh                        a shell with a terminal
   minirun run --net=none busybox true               no network but lo
   minirun run -v $PWD:/src:ro -w /src busybox ls    a directory of the host, read-only
+  minirun run --pcap-on-fail x.pcapng busybox CMD   its last packets, if it fails
   minirun run --rootfs ./tree /bin/prog             a directory instead of an image (it is not changed)
 
 Exit code: the program's; 128+n when signal n ended it; 125 minirun's own error, 126 cannot be run, 127 not found.")]

@@ -26,22 +26,25 @@ use crate::state::{Found, State, ended_within};
 use crate::supervise::Signals;
 use crate::sys::packet::Shape;
 
-/// Show the packets of a container or a network, or write them to a file
-///
-/// Without -w a line a packet, with containers by name and times in UTC. No tool is needed in the container or on the host.
-/// It ends with Ctrl-C, with the container, or after COUNT packets, and says then how many there were and how many the kernel
-/// had no room for.
-///
-/// FILTER is a part of pcap-filter(7), asked in the kernel: host ADDRESS or NAME, net N/LENGTH, port P, portrange P-P, each with
-/// src or dst before it; tcp, udp, sctp, icmp, icmp6, arp, ip, ip6; and, or, not, parentheses.
+/// Options of `capture`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "Without -w a line a packet, with containers by name and times in UTC; --format json prints an object each. \
+It ends with Ctrl-C, with the container, or after COUNT packets, and says how many there were and how many the kernel had no room for.
+
+FILTER is asked in the kernel, and is a part of pcap-filter(7):
+  host ADDRESS|CONTAINER, net N/LENGTH, port P, portrange P-P      with src or dst before them
+  tcp, udp, sctp, icmp, icmp6, arp, ip, ip6                        tcp port P, ip6 host A
+  and, or, not, parentheses; and and or bind alike, from left to right
+
+Examples:
   minirun capture web                           a line a packet, of all interfaces of the container
   minirun capture web tcp port 80 and host db   what it has to do with `db`
   minirun capture -i eth0 -c 10 web not arp     ten packets of one interface
-  minirun capture -w web.pcapng web             a file for wireshark or tshark, with the names of containers
-  minirun capture -w - front | tshark -r -      all frames that come to a network's bridge
-  minirun capture --format json web | jq .      an object a packet")]
+  minirun capture -w web.pcapng web             a file for wireshark
+  minirun capture -w - front | tshark -N n -r - all frames of a network
+  minirun capture --format json web | jq .      an object a packet"
+)]
 pub struct CaptureOf {
     /// Write a pcapng file; - is standard output
     #[arg(short, long, value_name = "FILE")]
