@@ -8,7 +8,9 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::args::CaptureArgs;
 use crate::commands::attach::AttachArgs;
+use crate::commands::capture::CaptureOf;
 use crate::commands::cp::CpArgs;
 use crate::commands::exec::ExecArgs;
 use crate::commands::image::ImageArgs;
@@ -93,6 +95,8 @@ pub enum Verb {
     Image(ImageArgs),
     /// List published ports
     Port(PortArgs),
+    /// Show the packets of a container or a network, or write them to a file
+    Capture(CaptureOf),
     /// Define, list and remove networks
     Network(NetworkArgs),
     /// Look after what minirun keeps on this host
@@ -132,6 +136,7 @@ pub struct RunAlone {
   minirun run -it busybox sh                        a shell with a terminal
   minirun run --net=none busybox true               no network but lo
   minirun run -v $PWD:/src:ro -w /src busybox ls    a directory of the host, read-only
+  minirun run --pcap-on-fail x.pcapng busybox CMD   its last packets, if it fails
   minirun run --rootfs ./tree /bin/prog             a directory instead of an image (it is not changed)
 
 Exit code: the program's; 128+n when signal n ended it; 125 minirun's own error, 126 cannot be run, 127 not found.")]
@@ -140,6 +145,10 @@ pub struct RunArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub network: NetArgs,
+    /// What is kept of its packets.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub capture: CaptureArgs,
     /// Name of the container
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -275,6 +284,8 @@ impl RunArgs {
         again.bundle = again.bundle.map(std::path::absolute).transpose()?;
         again.rootfs = again.rootfs.map(std::path::absolute).transpose()?;
         again.pidfile = again.pidfile.map(std::path::absolute).transpose()?;
+        again.capture.pcap = again.capture.pcap.map(std::path::absolute).transpose()?;
+        again.capture.pcap_on_fail = again.capture.pcap_on_fail.map(std::path::absolute).transpose()?;
         Ok(serde_json::to_vec(&again)?)
     }
 }

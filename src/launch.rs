@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::capture::Recorder;
 use crate::control::{self, Control};
 use crate::error::{self, Advice, warn};
 use crate::held::{self, Held, Pipes};
@@ -87,7 +88,12 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     if let (Some(begin), Some(narrator), false) = (begin, &mut plan.network.narrator, plan.network.mode.joins()) {
         narrator.tell_namespace(begin.elapsed());
     }
-    plan.network.attach(container.pid() as u32, || container.inside())?;
+    let mut tap = None;
+    plan.network.attach(container.pid() as u32, || {
+        let mut sockets = container.inside()?;
+        tap = plan.capture.as_ref().and_then(|_| sockets.pop());
+        Ok(sockets)
+    })?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
     let is_joiner = container.made.is_some();
     if !is_joiner {
@@ -128,6 +134,9 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     plan.network.tell_the_rest();
     // While the program begins: what it asks for meanwhile is in the sockets' queues.
     let mut services = plan.network.services()?;
+    if let (Some(capture), Some(tap)) = (plan.capture.take(), tap) {
+        services.capture = Some(Recorder::begin(capture, tap, &plan.record, root)?);
+    }
     if !plan.network.mode.joins() {
         services.control = Some(Control::listen(entry.path())?);
     }

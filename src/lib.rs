@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod bundle;
+pub mod capture;
 pub mod cli;
 pub mod commands;
 pub mod control;

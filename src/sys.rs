@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod packet;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -237,11 +239,11 @@ pub fn set_controlling_terminal(tty: impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives one message of at most `buffer.len()` bytes and at most four descriptors from a SEQPACKET socket, the
+/// Receives one message of at most `buffer.len()` bytes and at most eight descriptors from a SEQPACKET socket, the
 /// descriptors marked close-on-exec. Zero bytes mean that the other side has closed.
 pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut space = nix::cmsg_space!([RawFd; 8]);
     let mut slices = [io::IoSliceMut::new(buffer)];
     let message = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {

@@ -216,7 +216,7 @@ fn set(key: &str, value: &str) -> Result<()> {
 
 /// What `work` opens in the network namespace of process `pid`: it is done by a process of its own, because one that has
 /// joined another namespace must not come back.
-fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<Vec<OwnedFd>> {
+pub fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<Vec<OwnedFd>> {
     let path = format!("/proc/{pid}/ns/net");
     let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())
         .with_context(|| format!("open `{path}`"))?;

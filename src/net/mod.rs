@@ -74,7 +74,7 @@ use crate::state::Record;
 
 /// Where a container's name server listens, so that port 53 is left to the container's own programs: a port above those
 /// that the kernel chooses and below none that has a name.
-const NAMES_PORT: u16 = 41053;
+pub const NAMES_PORT: u16 = 41053;
 
 /// What a network is decided from.
 #[derive(Debug, Clone, Copy)]
