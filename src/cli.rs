@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::attach::AttachArgs;
 use crate::commands::cp::CpArgs;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::exec::ExecArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::inspect::InspectArgs;
@@ -94,6 +95,8 @@ pub enum Verb {
     Port(PortArgs),
     /// Define, list and remove networks
     Network(NetworkArgs),
+    /// Say what on this machine would stop or hamper containers' networks
+    Doctor(DoctorArgs),
     /// Look after what minirun keeps on this host
     System(SystemArgs),
     /// Print the version

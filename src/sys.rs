@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod ip_tables;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
