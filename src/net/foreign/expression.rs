@@ -9,6 +9,9 @@ use super::xtables;
 use crate::net::nft::list::{RawElement, number};
 use crate::net::wire::{attributes, text};
 
+/// `NFT_FIB_RESULT_ADDRTYPE`.
+const ADDRESS_TYPE: u32 = 3;
+
 /// The expressions of a rule: the name of each and its attributes.
 pub type Expressions = Vec<(String, Vec<u8>)>;
 /// The elements of sets.
@@ -106,6 +109,11 @@ pub fn judge(expressions: &Expressions, packet: &Packet, sets: &Sets) -> (Truth,
                 packet,
             ),
             "target" => return (truth, xtables::target(&find(data, 1).map(text).unwrap_or_default())),
+            "fib" if part(2) == Some(ADDRESS_TYPE) => {
+                let local = if part(3).unwrap_or(0) & 1 != 0 { packet.local.0 } else { packet.local.1 };
+                registers.store(part(1), &known(&xtables::kind_of(local).to_ne_bytes()));
+                Truth::Yes
+            }
             // What it puts where is not known; what does not compare is no condition.
             "fib" | "rt" | "socket" | "exthdr" | "numgen" | "hash" | "osf" | "tunnel" | "xfrm" | "byteorder" => {
                 registers = Registers([None; 64]);

@@ -66,6 +66,8 @@ pub struct Packet {
     pub destination: IpAddr,
     /// Whether its destination was translated.
     pub translated: bool,
+    /// Whether it is from an address of the host's, and whether it is to one.
+    pub local: (bool, bool),
 }
 
 /// What the ways begin and end at.
@@ -106,7 +108,9 @@ impl Places {
                 let translated = way == Way::In && *hook != 0;
                 let (input, output) = (input.cloned(), output.cloned());
                 let (source, destination) = (*source, *destination);
-                all.push((way, Packet { hook: *hook, input, output, source, destination, translated }));
+                let to_host = way == Way::ToHost || (way == Way::In && *hook == 0);
+                let local = (way == Way::FromHost, to_host);
+                all.push((way, Packet { hook: *hook, input, output, source, destination, translated, local }));
             }
         };
         if let (Some(uplink), true) = (self.uplink.as_ref().map(Some), self.outward) {

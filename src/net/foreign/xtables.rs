@@ -12,6 +12,7 @@ pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Truth
             let mask = mask.try_into().map(u32::from_ne_bytes).unwrap_or_default();
             Truth::of(mask & packet.state() != 0, false)
         }),
+        "addrtype" => address_type(revision, info, packet),
         "tcp" => tcp(info, packet),
         // What is asked about is TCP.
         "udp" | "icmp" | "icmp6" | "udplite" | "sctp" => Truth::No,
@@ -43,6 +44,25 @@ fn conntrack(revision: u32, info: &[u8], packet: &Packet) -> Truth {
     let states = if revision == 1 { info.get(150).copied().map(u32::from) } else { wide };
     let own = packet.state() | if packet.translated { TRANSLATED } else { 0 };
     states.map_or(Truth::Unknown, |states| Truth::of(states & own != 0, inverted & STATE != 0))
+}
+
+/// `struct xt_addrtype_info_v1`: kinds of addresses, as bits, and what is turned round. Older ones are not understood.
+fn address_type(revision: u32, info: &[u8], packet: &Packet) -> Truth {
+    let word = |at: usize| info.get(at..at + 2).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
+    let flags = info.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    let (Some(source), Some(destination), Some(flags @ 0..=3), 1) = (word(0), word(2), flags, revision) else {
+        return Truth::Unknown;
+    };
+    let one = |asked: u16, local: bool, inverted: bool| match asked {
+        0 => Truth::Yes,
+        _ => Truth::of(asked & (1 << kind_of(local)) != 0, inverted),
+    };
+    one(source, packet.local.0, flags & 1 != 0).and(one(destination, packet.local.1, flags & 2 != 0))
+}
+
+/// What kind of address it is, as the kernel's routes call it (`RTN_LOCAL`, `RTN_UNICAST`).
+pub fn kind_of(local: bool) -> u32 {
+    if local { 2 } else { 1 }
 }
 
 /// `struct xt_tcp`: ranges of source and destination ports, an option, flags.
