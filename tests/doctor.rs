@@ -335,6 +335,14 @@ host_test!(cold links_and_ranges, |host| {
     host.nothing_left_but(&["minirun0", "inet minirun", "10.214.", "force_forwarding", "/opened"]);
 });
 
+host_test!(cold a_link_of_anothers_has_the_name_of_the_bridge, |host| {
+    host.sh("ip link add minirun0 type veth peer name peer0").ok();
+    assert_eq!(host.minirun(["run", "busybox", "true"]).run().code, 125);
+    found_and_mended(host, "bridge-name", "error", &["`minirun0`", "`bridge`"]);
+    host.minirun(["run", "busybox", "true"]).ok();
+    assert_eq!(found(host, "bridge-name"), []);
+});
+
 host_test!(resolvers_are_asked, |host| {
     let file = "/etc/resolv.conf";
     let before = std::fs::read_to_string(file).expect("a file");

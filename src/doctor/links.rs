@@ -15,6 +15,16 @@ fn outward(sight: &Sight) -> impl Iterator<Item = &Definition> {
     sight.networks.iter().filter(|network| !network.internal && sight.view.link(&network.link).is_some())
 }
 
+pub fn names(sight: &mut Sight) -> Result<Vec<Trouble>> {
+    let foreign = |network: &Definition| {
+        let link = sight.view.link(&network.link).filter(|link| !(link.bridge && link.alias == network.alias()))?;
+        let (name, network) = (&link.name, &network.name);
+        let message = format!("the host has a link `{name}` that is not minirun's: network `{network}` has no bridge");
+        Some(Trouble::error(message, format!("ip link set {name} name other0")))
+    };
+    Ok(sight.networks.iter().filter_map(foreign).collect())
+}
+
 pub fn forwarding(sight: &mut Sight) -> Result<Vec<Trouble>> {
     let view = &sight.view;
     let off = |key: String| {

@@ -96,7 +96,7 @@ const fn check(code: &'static str, fine: &'static str, look: fn(&mut Sight) -> R
 }
 
 /// All of them, in the order in which they are printed.
-const CHECKS: [Check; 31] = [
+const CHECKS: [Check; 32] = [
     check("kernel-namespaces", "namespaces of every kind can be made", kernel::namespaces),
     check("kernel-userns", "user namespaces can be made", kernel::user_namespaces),
     check("kernel-veth", "the kernel has veth links", kernel::veth),
@@ -110,6 +110,7 @@ const CHECKS: [Check; 31] = [
     check("kernel-overlayfs", "the kernel has overlayfs", kernel::overlayfs),
     check("kernel-seccomp", "the kernel filters system calls", kernel::seccomp),
     check("kernel-cgroups", "there are cgroups that limit memory, processor time and processes", kernel::cgroups),
+    check("bridge-name", "no link of another's has the name of a network's bridge", links::names),
     check("forwarding", "packets are passed on where they have to be", links::forwarding),
     check("rp-filter", "answers may come by another link, or there is only one", links::reverse_path),
     check("forward-drop", "no other program's rules stop containers' packets on their way", firewall::forward),

@@ -248,3 +248,34 @@ fn verdict(nest: &[u8]) -> Option<Action> {
         _ => Action::GoOn,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn nothing_panics(rule in prop::collection::vec((0usize..12, prop::collection::vec(any::<u8>(), 0..60)), 0..6)) {
+            const NAMES: [&str; 12] = [
+                "meta", "ct", "payload", "bitwise", "cmp", "lookup", "immediate", "match", "target", "fib", "reject", "other",
+            ];
+            let rule: Expressions = rule.into_iter().map(|(name, data)| (NAMES[name].to_owned(), data)).collect();
+            let address = Ipv4Addr::new(192, 0, 2, 1).into();
+            let packet = Packet {
+                hook: 2,
+                input: None,
+                output: None,
+                source: address,
+                destination: address,
+                translated: false,
+                local: (false, false),
+            };
+            let _ = judge(&rule, &packet, &Sets::new());
+            let _ = sets_of(&rule).count();
+        }
+    }
+}

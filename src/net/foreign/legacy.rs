@@ -209,3 +209,47 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn nothing_panics(
+            mut entries in prop::collection::vec(any::<u8>(), 0..400),
+            sizes in prop::collection::vec((0u16..200, 0u16..200), 0..4),
+            begins in any::<[Option<u32>; 5]>(),
+            ends in any::<[u32; 5]>(),
+        ) {
+            // Places that are nearly right lead further than any.
+            for (at, (target, next)) in sizes.into_iter().enumerate() {
+                if let Some(place) = entries.get_mut(at * 112 + 88..at * 112 + 92) {
+                    place[..2].copy_from_slice(&target.to_ne_bytes());
+                    place[2..].copy_from_slice(&next.to_ne_bytes());
+                }
+            }
+            let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+            let packet = Packet {
+                hook: 2,
+                input: None,
+                output: None,
+                source: address,
+                destination: address,
+                translated: false,
+                local: (false, false),
+            };
+            for layout in [IPV4, IPV6] {
+                let raw = IpTable { begins, ends, entries: entries.clone() };
+                let table = Table { chains: chains(&raw, layout), ..Table::default() };
+                for chain in &table.chains {
+                    let _ = table.dropper(chain, &packet);
+                }
+            }
+        }
+    }
+}
