@@ -12,6 +12,7 @@ use crate::capture::args::CaptureArgs;
 use crate::commands::attach::AttachArgs;
 use crate::commands::capture::CaptureOf;
 use crate::commands::cp::CpArgs;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::exec::ExecArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::inspect::InspectArgs;
@@ -99,6 +100,8 @@ pub enum Verb {
     Capture(CaptureOf),
     /// Define, list and remove networks
     Network(NetworkArgs),
+    /// Say what on this machine would stop or hamper containers' networks
+    Doctor(DoctorArgs),
     /// Look after what minirun keeps on this host
     System(SystemArgs),
     /// Print the version

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod commands;
 pub mod control;
 pub mod copy;
+pub mod doctor;
 pub mod error;
 pub mod exec;
 pub mod held;

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod ip_tables;
 pub mod packet;
 
 use std::ffi::{CStr, CString};

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod capture;
 pub mod cp;
+pub mod doctor;
 mod each;
 pub mod exec;
 pub mod filter;
@@ -57,6 +58,7 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Port(args) => port::port(&args, &cli.root)?,
         Verb::Capture(args) => capture::capture(&args, &cli.root, data_root)?,
         Verb::Network(args) => network::network(&args, &cli.root, data_root)?,
+        Verb::Doctor(args) => return doctor::doctor(&args, &cli.root, data_root),
         Verb::System(args) => system::system(&args, &cli.root, data_root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }

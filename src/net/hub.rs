@@ -137,7 +137,8 @@ impl View {
     }
 }
 
-fn link(message: &LinkMessage) -> Link {
+/// What is known of a link from the kernel's message about it.
+pub fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         loopback: message.header.link_layer_type == LinkLayerType::Loopback,

@@ -12,6 +12,7 @@ mod decide;
 pub mod definition;
 pub mod dns;
 pub mod explain;
+pub mod foreign;
 pub mod hub;
 pub mod ipam;
 pub mod look;
@@ -203,6 +204,8 @@ impl Network {
             applier.apply(&self.host_steps)?;
             applier.commit();
             tell_what_was_made(&hub.bridges, &hub.ground);
+            let made = hub.bridges.iter().filter(|bridge| bridge.link.is_none()).map(|bridge| &bridge.definition);
+            foreign::warn(&made.collect::<Vec<_>>());
         }
         let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
         shared.context("unlock the managed networks")

@@ -92,7 +92,7 @@ pub fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
     let link = link_of(&args.name, |link| {
         all.iter().any(|other| other.link == link) || rtnl.link_called(link).is_ok_and(|found| found.is_some())
     });
-    definitions.add(&Definition {
+    let network = Definition {
         name: args.name.clone(),
         link,
         gateway,
@@ -104,7 +104,9 @@ pub fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
         options,
         labels,
         created: now(),
-    })?;
+    };
+    definitions.add(&network)?;
+    net::foreign::warn(&[&network]);
     print(&format!("{}\n", args.name))
 }
 

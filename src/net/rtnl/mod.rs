@@ -4,6 +4,7 @@
 //! `rtnetlink` crate; its connection, which sends one request at a time and waits, is not used: the kernel handles every
 //! message of one `send` before that call returns, so a batch costs one round trip.
 
+pub mod probe;
 mod requests;
 
 use std::io;
@@ -322,7 +323,8 @@ fn as_route(message: RouteNetlinkMessage) -> Option<RouteMessage> {
     }
 }
 
-fn outgoing(route: &RouteMessage) -> Option<u32> {
+/// The index of the link by which a route leaves.
+pub fn outgoing(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
