@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::attach::AttachArgs;
 use crate::commands::cp::CpArgs;
 use crate::commands::exec::ExecArgs;
+use crate::commands::graph::GraphArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::logs::LogsArgs;
@@ -94,6 +95,8 @@ pub enum Verb {
     Port(PortArgs),
     /// Define, list and remove networks
     Network(NetworkArgs),
+    /// Draw the network of this host as it is now
+    Graph(GraphArgs),
     /// Look after what minirun keeps on this host
     System(SystemArgs),
     /// Print the version

@@ -11,6 +11,7 @@ pub mod control;
 pub mod copy;
 pub mod error;
 pub mod exec;
+pub mod graph;
 pub mod held;
 pub mod holder;
 pub mod image;

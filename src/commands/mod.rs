@@ -5,6 +5,7 @@ pub mod cp;
 mod each;
 pub mod exec;
 pub mod filter;
+pub mod graph;
 pub mod image;
 pub mod inspect;
 pub mod logs;
@@ -55,6 +56,7 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Image(args) => image::image(&args, data_root)?,
         Verb::Port(args) => port::port(&args, &cli.root)?,
         Verb::Network(args) => network::network(&args, &cli.root, data_root)?,
+        Verb::Graph(args) => return graph::graph(&args, &cli.root),
         Verb::System(args) => system::system(&args, &cli.root, data_root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }

@@ -6,6 +6,7 @@
 mod encode;
 mod expression;
 mod message;
+pub mod survey;
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;

@@ -5,6 +5,7 @@
 //! message of one `send` before that call returns, so a batch costs one round trip.
 
 mod requests;
+pub mod survey;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
