@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::escape::dot as quoted;
-use super::super::scene::Scene;
+use super::super::scene::{Node, Scene};
 
 /// The text.
 pub fn dot(scene: &Scene) -> String {
@@ -46,6 +46,12 @@ pub fn dot(scene: &Scene) -> String {
                 let label = quoted(&[folded.text()]);
                 text.push_str(&format!("  {node} [label={label}, style=dashed];\n  {} -- {node};\n", name(item.link)));
             }
+        }
+    }
+    for (namespace, item) in super::inner(scene) {
+        let node = Node::Namespace(namespace);
+        if let Some(name) = super::node_name(node).filter(|_| drawn.contains(&node)) {
+            text.push_str(&format!("  {name} -- s{namespace}_{} [style=dotted];\n", item.link));
         }
     }
     for (at, alone) in scene.alone.iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::escape::mermaid as quoted;
-use super::super::scene::Scene;
+use super::super::scene::{Node, Scene};
 
 /// The text.
 pub fn mermaid(scene: &Scene) -> String {
@@ -43,6 +43,12 @@ pub fn mermaid(scene: &Scene) -> String {
                 let node = format!("more_{}_{}", section.namespace, item.link);
                 text.push_str(&format!("  {} --- {node}({})\n", name(item.link), quoted(&[folded.text()])));
             }
+        }
+    }
+    for (namespace, item) in super::inner(scene) {
+        let node = Node::Namespace(namespace);
+        if let Some(name) = super::node_name(node).filter(|_| drawn.contains(&node)) {
+            text.push_str(&format!("  {name} -.- s{namespace}_{}\n", item.link));
         }
     }
     for (at, alone) in scene.alone.iter().enumerate() {

@@ -56,6 +56,12 @@ fn items(section: &Section) -> impl Iterator<Item = &Item> {
     section.uplinks.iter().chain(&section.items)
 }
 
+/// Links that are drawn in a namespace that is itself drawn as a node elsewhere, each with the number of that.
+fn inner(scene: &Scene) -> impl Iterator<Item = (u64, &Item)> {
+    let sections = scene.sections.iter().filter(|section| section.title.is_some());
+    sections.flat_map(|section| items(section).map(move |item| (section.namespace, item)))
+}
+
 /// The name of a node in dot and mermaid: letters, digits and `_`.
 fn node_name(node: Node) -> Option<String> {
     match node {

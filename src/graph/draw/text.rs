@@ -106,9 +106,9 @@ fn section_lines(section: &Section, columns: &Columns, width: usize) -> Vec<Vec<
     }
     let trunk = |text: &str| Part(Style::Dim, text.to_owned());
     for item in &section.uplinks {
-        lines.extend(head(item, vec![], 0, width));
         // The trunk goes on where something follows.
         let last = section.items.is_empty();
+        lines.extend(head(item, vec![], !last, width));
         lines.extend(branch(item, &[], last, columns, width));
     }
     if !section.guests.is_empty() {
@@ -122,14 +122,15 @@ fn section_lines(section: &Section, columns: &Columns, width: usize) -> Vec<Vec<
         if airy && lines.len() > usize::from(section.title.is_some()) {
             lines.push(vec![trunk("│")]);
         }
-        lines.extend(head(item, vec![trunk(if last { "└─ " } else { "├─ " })], 3, width));
+        lines.extend(head(item, vec![trunk(if last { "└─ " } else { "├─ " })], false, width));
         lines.extend(branch(item, &[trunk(if last { "   " } else { "│  " })], true, columns, width));
     }
     lines
 }
 
-/// An uplink or a bridge, on as many lines as it needs.
-fn head(item: &Item, tree: Vec<Part>, indent: usize, width: usize) -> Vec<Vec<Part>> {
+/// An uplink or a bridge, on as many lines as it needs. `followed` says that the line below stands on the same trunk as it.
+fn head(item: &Item, tree: Vec<Part>, followed: bool, width: usize) -> Vec<Vec<Part>> {
+    let indent = 3 * tree.len();
     let mut parts = vec![Part(Style::Network, short(&item.label, NAME)), Part(Style::Dim, item.what.clone())];
     parts.extend(item.addresses.iter().map(|address| Part(Style::Address, address.clone())));
     if !item.notes.is_empty() {
@@ -151,7 +152,7 @@ fn head(item: &Item, tree: Vec<Part>, indent: usize, width: usize) -> Vec<Vec<Pa
         if used + gap + text.width() > width && used > indent + 2 {
             lines.push(more.clone());
             // As the rows below it stand.
-            let bar = if item.rows.is_empty() { "   " } else { "│  " };
+            let bar = if item.rows.is_empty() && !followed { "   " } else { "│  " };
             if let Some(line) = lines.last_mut() {
                 line.push(Part(Style::Dim, bar.into()));
                 line.push(Part(style, text.trim_start_matches("· ").to_owned()));
@@ -233,10 +234,15 @@ impl Columns {
             line.push(Part(style, cell));
             line.push(Part(Style::Plain, " ".repeat(pad)));
         }
-        let start = self.end();
         let mut lines = vec![line];
+        let mut start = self.end();
         let mut used = start;
-        for Part(style, end) in ends(row) {
+        let ends = ends(row);
+        // Beside the columns, or below them where there is no room for that.
+        if start + ends.iter().map(|Part(_, end)| end.width()).max().unwrap_or(0) > width {
+            (start, used) = (8, width);
+        }
+        for Part(style, end) in ends {
             let gap = if used > start { GAP } else { 0 };
             if used > start && used + gap + end.width() > width {
                 lines.push(vec![Part(Style::Plain, " ".repeat(start - 6))]);
@@ -285,7 +291,8 @@ fn short(text: &str, width: usize) -> String {
         used += c.width().unwrap_or(0);
         used < width
     };
-    text.chars().take_while(fits).chain(['…']).collect()
+    // Where there is no room at all, not even that.
+    text.chars().take_while(fits).chain(['…']).take(width).collect()
 }
 
 fn written(parts: &[Part], look: Look) -> String {

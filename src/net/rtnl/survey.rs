@@ -130,6 +130,8 @@ impl Rtnl {
             libc::RTNLGRP_IPV4_ROUTE,
             libc::RTNLGRP_IPV6_ROUTE,
         ];
+        // With an address of its own: a socket without one is taken for the kernel, which is told of nothing.
+        self.socket.bind_auto().context("listen to changes of links")?;
         for group in GROUPS {
             self.socket.add_membership(group).context("listen to changes of links")?;
         }
