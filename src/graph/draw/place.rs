@@ -295,9 +295,9 @@ impl<'a> Layout<'a> {
             let high = self.hubs[at].size().1;
             let item = self.first + at;
             let from = (x + width, top + high / 2.0);
-            fan(from, high, card_x, (card_x, &anchors[item]), Some(item % COLORS), picture);
+            fan(from, high, card_x, (card_x, &anchors[item]), Some(at % COLORS), picture);
             let texts = self.hubs[at].texts((x, top)).0;
-            picture.shapes.push(Shape { role: Role::Hub(item % COLORS), at: (x, top), size: (width, high), texts });
+            picture.shapes.push(Shape { role: Role::Hub(at % COLORS), at: (x, top), size: (width, high), texts });
             ways.extend(Some(from.1).filter(|_| self.items[item].routed));
             end = f64::max(end, top + high);
         }
@@ -318,7 +318,7 @@ impl<'a> Layout<'a> {
             let right = (x + width, top + size.1 / 2.0);
             if is_uplink(at) {
                 fan(right, size.1, hub_x, (hub_x, ways), None, picture);
-                fan(right, size.1, hub_x, (card_x, own(at)), Some(at % COLORS), picture);
+                fan(right, size.1, hub_x, (card_x, own(at)), Some(COLORS - 1 - at % COLORS), picture);
             }
             let role = if is_uplink(at) { Role::Uplink } else { Role::Node };
             let texts = self.uplinks[at].texts((x, top)).0;
