@@ -217,3 +217,33 @@ host_test!(it_is_drawn_again_when_something_changes, |host| {
     assert_eq!(refused.code, 125, "{refused}");
     assert!(refused.stderr.contains("only a terminal can show it"), "{refused}");
 });
+
+// Their containers as they are in the kernel and on disk; no daemon is asked.
+host_test!(containers_of_other_engines_have_their_names, |host| {
+    if !host.compares_cgroups() {
+        return;
+    }
+    let (docker, podman, other) = ("d0".repeat(32), "b0".repeat(32), "c0".repeat(32));
+    host.sh(&format!(
+        "group=/sys/fs/cgroup; test -w $group/cgroup.procs || group=$(dirname $(ls $group/*/cgroup.procs | head -1))
+         start() {{
+           mkdir -p $group/$1
+           unshare --net sh -c 'echo $$ >'$group/$1/cgroup.procs'; exec sleep 1000' >/dev/null 2>&1 &
+           echo $! >>/tmp/engines
+         }}
+         start docker/{docker}; start libpod-{podman}.scope; start kubepods/{other}
+         mkdir -p /var/lib/docker/containers/{docker} /var/lib/containers/storage/overlay-containers
+         echo '{{\"Name\":\"/pg\\u001b[2J\"}}' >/var/lib/docker/containers/{docker}/config.v2.json
+         echo '[{{\"id\":\"{podman}\",\"names\":[\"pod\"]}}]' >/var/lib/containers/storage/overlay-containers/containers.json"
+    ))
+    .ok();
+    let named = |text: &str| text.contains("pg\\u{1b}[2J (docker)") && text.contains("pod (podman)");
+    host.soon("they are drawn", || named(&drawn(host, "")));
+    let text = drawn(host, "");
+    line(&text, &["without a network", "c0c0c0c0c0c0 (container)"]);
+    // By name and by ID too.
+    line(&drawn(host, "pod"), &["pod (podman)"]);
+    line(&drawn(host, &docker[..12]), &["pg", "(docker)"]);
+    host.sh("kill $(cat /tmp/engines); rm /tmp/engines; sleep 0.1; find /sys/fs/cgroup -depth -type d \\( -path '*/docker*' -o -path '*libpod-*' -o -path '*/kubepods*' \\) -exec rmdir {} +
+             rm -r /var/lib/docker /var/lib/containers").ok();
+});
