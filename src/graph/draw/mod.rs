@@ -1,5 +1,6 @@
 //! A scene written down: as text for people, as a picture, and for graphviz and mermaid. Pure functions of a scene.
 
+pub mod content;
 pub mod dot;
 pub mod mermaid;
 pub mod place;

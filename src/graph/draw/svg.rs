@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::super::escape::xml;
 use super::super::scene::Scene;
-use super::place::{COLORS, Line, Pen, Picture, Role, Shape, Text, place};
+use super::content::{Pen, Text};
+use super::place::{COLORS, Line, Picture, Role, Shape, place};
 
 const FONTS: &str =
     "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono','Noto Sans Mono',monospace";

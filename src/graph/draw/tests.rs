@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::place::{Pen, place};
+use super::content::Pen;
+use super::place::place;
 use super::text::{Look, text};
 use super::{dot::dot, mermaid::mermaid, svg::svg};
 use crate::graph::model::{End, Graph, Kind, Link, Namespace, Nat, Published, Route, Stats};
