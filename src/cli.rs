@@ -42,7 +42,8 @@ use crate::state::DEFAULT_ROOT;
   minirun run --dry-run busybox                 the commands that build the network, and why
   minirun run -d --name web busybox httpd -f    in the background
   minirun logs -f web; minirun stop web         what it writes; its end
-  minirun ps                                    what runs")]
+  minirun ps                                    what runs
+  minirun graph                                 the network of this host, drawn")]
 pub struct Cli {
     /// Directory of the live state
     #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT)]

@@ -311,8 +311,8 @@ impl Stage<'_> {
     fn item_notes(&self, namespace: &Namespace, link: &Link) -> Vec<String> {
         let mut notes = Vec::new();
         for route in namespace.routes.iter().filter(|route| route.link == link.index) {
-            let via = route.gateway.map_or_else(|| "itself".into(), |to| to.to_string());
-            notes.push(if notes.is_empty() { format!("default via {via}") } else { format!("via {via}") });
+            let start = if notes.is_empty() { "default " } else { "" };
+            notes.push(route.gateway.map_or_else(|| format!("{start}route"), |via| format!("{start}via {via}")));
         }
         let options = &link.options;
         let is = |key: &str, value: &str| options.get(key).is_some_and(|found| found == value);
