@@ -237,13 +237,17 @@ host_test!(containers_of_other_engines_have_their_names, |host| {
          echo '[{{\"id\":\"{podman}\",\"names\":[\"pod\"]}}]' >/var/lib/containers/storage/overlay-containers/containers.json"
     ))
     .ok();
-    let named = |text: &str| text.contains("pg\\u{1b}[2J (docker)") && text.contains("pod (podman)");
+    let named = |text: &str| {
+        text.contains("pg\\u{1b}[2J (docker)")
+            && text.contains("pod (podman)")
+            && text.contains("c0c0c0c0c0c0 (container)")
+    };
     host.soon("they are drawn", || named(&drawn(host, "")));
     let text = drawn(host, "");
     line(&text, &["without a network", "c0c0c0c0c0c0 (container)"]);
     // By name and by ID too.
     line(&drawn(host, "pod"), &["pod (podman)"]);
     line(&drawn(host, &docker[..12]), &["pg", "(docker)"]);
-    host.sh("kill $(cat /tmp/engines); rm /tmp/engines; sleep 0.1; find /sys/fs/cgroup -depth -type d \\( -path '*/docker*' -o -path '*libpod-*' -o -path '*/kubepods*' \\) -exec rmdir {} +
+    host.sh("kill $(cat /tmp/engines); rm /tmp/engines; sleep 1; find /sys/fs/cgroup -depth -type d \\( -path '*/docker*' -o -path '*libpod-*' -o -path '*/kubepods*' \\) -exec rmdir {} +
              rm -r /var/lib/docker /var/lib/containers").ok();
 });
