@@ -14,6 +14,7 @@ use crate::commands::capture::CaptureOf;
 use crate::commands::cp::CpArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::exec::ExecArgs;
+use crate::commands::graph::GraphArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::logs::LogsArgs;
@@ -45,7 +46,8 @@ use crate::state::DEFAULT_ROOT;
   minirun run --dry-run busybox                 the commands that build the network, and why
   minirun run -d --name web busybox httpd -f    in the background
   minirun logs -f web; minirun stop web         what it writes; its end
-  minirun ps                                    what runs")]
+  minirun ps                                    what runs
+  minirun graph                                 the network of this host, drawn")]
 pub struct Cli {
     /// Directory of the live state
     #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT)]
@@ -102,6 +104,8 @@ pub enum Verb {
     Network(NetworkArgs),
     /// Say what on this machine would stop or hamper containers' networks
     Doctor(DoctorArgs),
+    /// Draw the network of this host as it is now
+    Graph(GraphArgs),
     /// Look after what minirun keeps on this host
     System(SystemArgs),
     /// Print the version

@@ -13,6 +13,7 @@ pub mod copy;
 pub mod doctor;
 pub mod error;
 pub mod exec;
+pub mod graph;
 pub mod held;
 pub mod holder;
 pub mod image;

@@ -7,6 +7,7 @@ pub mod doctor;
 mod each;
 pub mod exec;
 pub mod filter;
+pub mod graph;
 pub mod image;
 pub mod inspect;
 pub mod logs;
@@ -59,6 +60,7 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Capture(args) => capture::capture(&args, &cli.root, data_root)?,
         Verb::Network(args) => network::network(&args, &cli.root, data_root)?,
         Verb::Doctor(args) => return doctor::doctor(&args, &cli.root, data_root),
+        Verb::Graph(args) => return graph::graph(&args, &cli.root),
         Verb::System(args) => system::system(&args, &cli.root, data_root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }

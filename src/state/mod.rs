@@ -29,7 +29,7 @@ use rustix::fs::Dir;
 pub use entry::Entry;
 pub use files::{open_private, private_directory, touch};
 use files::{remove_directory, remove_if_there, remove_log};
-pub use find::{Found, Waited};
+pub use find::{Found, Waited, living};
 pub use record::{Exit, Inside, Record, Status, boot_id, now, read as read_record, start_time, start_time_in};
 
 use crate::control;

@@ -8,6 +8,7 @@ mod encode;
 mod expression;
 pub mod list;
 mod message;
+pub mod survey;
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;

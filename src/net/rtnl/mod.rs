@@ -6,6 +6,7 @@
 
 pub mod probe;
 mod requests;
+pub mod survey;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
