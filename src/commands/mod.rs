@@ -54,7 +54,7 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Cp(args) => cp::cp(&args, &cli.root)?,
         Verb::Image(args) => image::image(&args, data_root)?,
         Verb::Port(args) => port::port(&args, &cli.root)?,
-        Verb::Network(args) => network::network(&args, &cli.root, data_root)?,
+        Verb::Network(args) => return network::network(&args, &cli.root, data_root),
         Verb::System(args) => system::system(&args, &cli.root, data_root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }

@@ -199,7 +199,7 @@ impl Network {
 }
 
 /// Changes the table in the network namespace of process `pid`.
-fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
+pub(super) fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -211,14 +211,14 @@ fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
 }
 
 /// Writes a setting of the network namespace that this process is in.
-fn set(key: &str, value: &str) -> Result<()> {
+pub(super) fn set(key: &str, value: &str) -> Result<()> {
     let write = || OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes());
     write().with_context(|| format!("set `{key}` to {value}"))
 }
 
 /// What `work` opens in the network namespace of process `pid`: it is done by a process of its own, because one that has
 /// joined another namespace must not come back.
-fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<Vec<OwnedFd>> {
+pub(super) fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<Vec<OwnedFd>> {
     let path = format!("/proc/{pid}/ns/net");
     let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())
         .with_context(|| format!("open `{path}`"))?;

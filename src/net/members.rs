@@ -215,6 +215,8 @@ mod tests {
             default_route: true,
             mtu: 1500,
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            index: 2,
+            port: std::collections::BTreeMap::new(),
         }
     }
 

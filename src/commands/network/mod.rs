@@ -3,6 +3,7 @@
 
 mod create;
 mod list;
+mod verify;
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use clap::{Args, Subcommand};
 
 use self::create::{CreateArgs, create};
 use self::list::{InspectArgs, LsArgs, inspect, ls, members};
+use self::verify::{ReloadArgs, VerifyArgs, reload, verify};
 use super::each;
 use crate::control::{self, Ask};
 use crate::error::{note, print, refused};
@@ -47,6 +49,10 @@ enum NetworkVerb {
     Connect(ConnectArgs),
     /// Take a container that runs off a network
     Disconnect(DisconnectArgs),
+    /// Compare networks and their containers with what the kernel has; 1 where something differs
+    Verify(VerifyArgs),
+    /// Mend what differs
+    Reload(ReloadArgs),
 }
 
 /// Options of `network rm`.
@@ -96,8 +102,19 @@ struct DisconnectArgs {
 }
 
 /// Does what was typed.
-pub fn network(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> {
+/// The exit code.
+pub fn network(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<u8> {
     match &args.verb {
+        NetworkVerb::Verify(args) => return verify(args, root, data_root),
+        NetworkVerb::Reload(args) => return reload(args, root, data_root),
+        _ => {}
+    }
+    plain(args, root, data_root).map(|()| 0)
+}
+
+fn plain(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> {
+    match &args.verb {
+        NetworkVerb::Verify(_) | NetworkVerb::Reload(_) => Ok(()),
         NetworkVerb::Create(args) => create(args, data_root),
         NetworkVerb::Ls(args) => ls(args, root, data_root),
         NetworkVerb::Inspect(args) => inspect(args, root, data_root),

@@ -3,6 +3,7 @@
 //! Used by `apply.rs` (changes) and `hub.rs` (is the table there?); no other file knows the wire. What the table holds is
 //! said in `table.rs`. The bytes are those that nft(8) sends, so that `nft list ruleset` prints the same text.
 
+pub mod dump;
 mod encode;
 mod expression;
 mod message;

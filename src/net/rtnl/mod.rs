@@ -4,6 +4,7 @@
 //! `rtnetlink` crate; its connection, which sends one request at a time and waits, is not used: the kernel handles every
 //! message of one `send` before that call returns, so a batch costs one round trip.
 
+mod questions;
 mod requests;
 
 use std::io;
@@ -21,8 +22,8 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 
 pub use self::requests::{
-    add_address, add_bridge, add_default_route, add_veth, delete_link, no_link_local, set_alias, set_port,
-    set_port_option, set_up,
+    add_address, add_bridge, add_default_route, add_veth, delete_link, no_link_local, rename, replace_default_route,
+    set_alias, set_bridge_option, set_mac, set_mtu, set_port, set_port_option, set_up,
 };
 use super::wire::{Received, explain_error, messages};
 

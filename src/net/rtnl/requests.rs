@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoPortData,
-    InfoPortKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::{Mac, Request};
@@ -18,17 +18,7 @@ use super::{Mac, Request};
 /// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
 /// MTU follows its ports' by itself. `options` are those of [`BRIDGE_OPTIONS`](super::super::step::BRIDGE_OPTIONS).
 pub fn add_bridge(name: &str, mac: Mac, options: &[(&str, u32)]) -> Request {
-    let info = options.iter().filter_map(|(option, value)| {
-        Some(match *option {
-            "stp_state" => InfoBridge::StpState(BridgeStpState::from(*value)),
-            "ageing_time" => InfoBridge::AgeingTime(*value),
-            "forward_delay" => InfoBridge::ForwardDelay(*value),
-            "hello_time" => InfoBridge::HelloTime(*value),
-            "max_age" => InfoBridge::MaxAge(*value),
-            "priority" => InfoBridge::Priority(*value as u16),
-            _ => return None,
-        })
-    });
+    let info = options.iter().filter_map(|(option, value)| bridge_option(option, *value));
     let mut link = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.to_vec());
     let info: Vec<InfoBridge> = info.collect();
     if !info.is_empty() {
@@ -36,6 +26,41 @@ pub fn add_bridge(name: &str, mac: Mac, options: &[(&str, u32)]) -> Request {
     }
     let link = link.build();
     Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+fn bridge_option(option: &str, value: u32) -> Option<InfoBridge> {
+    Some(match option {
+        "stp_state" => InfoBridge::StpState(BridgeStpState::from(value)),
+        "ageing_time" => InfoBridge::AgeingTime(value),
+        "forward_delay" => InfoBridge::ForwardDelay(value),
+        "hello_time" => InfoBridge::HelloTime(value),
+        "max_age" => InfoBridge::MaxAge(value),
+        "priority" => InfoBridge::Priority(value as u16),
+        _ => return None,
+    })
+}
+
+/// Sets an option of a bridge that is there, one of [`BRIDGE_OPTIONS`](super::super::step::BRIDGE_OPTIONS).
+pub fn set_bridge_option(name: &str, option: &str, value: u32) -> Request {
+    let data = InfoData::Bridge(bridge_option(option, value).into_iter().collect());
+    let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)];
+    let link = LinkUnspec::new_with_name(name).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
+}
+
+/// Sets the MTU of a link, in bytes.
+pub fn set_mtu(name: &str, mtu: u32) -> Request {
+    set_link(LinkUnspec::new_with_name(name).mtu(mtu).build())
+}
+
+/// Sets the hardware address of a link.
+pub fn set_mac(name: &str, mac: Mac) -> Request {
+    set_link(LinkUnspec::new_with_name(name).address(mac.to_vec()).build())
+}
+
+/// Gives the link with this index another name. (While it is up, since Linux 6.2.)
+pub fn rename(index: u32, name: &str) -> Request {
+    set_link(LinkUnspec::new_with_index(index).name(name).build())
 }
 
 /// A new veth pair in one message. The host's end stays down; the peer is born in the network namespace of process `pid`
@@ -48,7 +73,7 @@ pub fn add_veth(host: &str, mtu: u32, peer: &str, peer_mac: Mac, peer_index: u32
         .mtu(mtu)
         .setns_by_pid(pid)
         .build();
-    let link = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(netlink_packet_route::link::InfoKind::Veth)
+    let link = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(host)
         .mtu(mtu)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
@@ -121,14 +146,22 @@ pub fn add_address(index: u32, address: IpNet) -> Request {
 
 /// A default route by `gateway`.
 pub fn add_default_route(gateway: IpAddr) -> Request {
+    Request { message: RouteNetlinkMessage::NewRoute(default_route(gateway)), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// The same in the place of the default route that there is.
+pub fn replace_default_route(gateway: IpAddr) -> Request {
+    Request { message: RouteNetlinkMessage::NewRoute(default_route(gateway)), flags: NLM_F_CREATE | NLM_F_REPLACE }
+}
+
+fn default_route(gateway: IpAddr) -> RouteMessage {
     // As one that is typed: `ip route` marks them so.
-    let message = match gateway {
+    match gateway {
         IpAddr::V4(gateway) => {
             RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
         }
         IpAddr::V6(gateway) => {
             RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
         }
-    };
-    Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+    }
 }
