@@ -22,7 +22,7 @@ use super::ports::delete;
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
 use super::rules;
-use super::step::Step;
+use super::step::{PORT_OPTIONS, Step};
 use super::table::Change;
 use super::wish::Wish;
 use super::{Network, Request, conntrack, nft};
@@ -116,6 +116,27 @@ impl Network {
             self.find_way_out(pid)?;
         }
         freed.map(drop)
+    }
+
+    /// Sets options of the container's port on a network, by the names of [`PORT_OPTIONS`].
+    pub fn set_port(&mut self, network: &str, options: &[(String, u32)]) -> Result<()> {
+        let interface = self.interfaces.iter_mut().find(|interface| interface.network == network);
+        let (Some(interface), Some(hub)) = (interface, &mut self.hub) else {
+            bail!("set options of the port on network `{network}`: the container is not on it");
+        };
+        let mut steps = Vec::new();
+        for (name, value) in options {
+            let option = PORT_OPTIONS.into_iter().find(|option| option == name);
+            let option =
+                option.with_context(|| format!("set `{name}` of port `{}`: it is no option", interface.host))?;
+            steps.push(Step::SetPortOption { link: interface.host.clone(), option, value: *value });
+        }
+        let _turn = lock(&hub.directory, nix::fcntl::FlockArg::LockShared)?;
+        let mut applier = Applier::new(&mut hub.rtnl, 0);
+        applier.apply(&steps)?;
+        applier.commit();
+        interface.port.extend(options.iter().cloned());
+        Ok(())
     }
 
     /// Gives the default route to another interface, where there is one with a way out.

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod args;
+pub mod bridge;
 pub mod change;
 pub mod conntrack;
 mod decide;

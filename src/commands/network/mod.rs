@@ -1,8 +1,10 @@
 //! `minirun network`: networks are defined, listed and removed. What of them is in the kernel is made by the first container
 //! that needs it.
 
+mod bridge;
 mod create;
 mod list;
+mod set;
 mod verify;
 
 use std::path::Path;
@@ -12,6 +14,7 @@ use clap::{Args, Subcommand};
 
 use self::create::{CreateArgs, create};
 use self::list::{InspectArgs, LsArgs, inspect, ls, members};
+use self::set::{SetArgs, SetPortArgs, set, set_port};
 use self::verify::{ReloadArgs, VerifyArgs, reload, verify};
 use super::each;
 use crate::control::{self, Ask};
@@ -53,6 +56,10 @@ enum NetworkVerb {
     Verify(VerifyArgs),
     /// Mend what differs
     Reload(ReloadArgs),
+    /// Change options of a network's bridge and of its ports
+    Set(SetArgs),
+    /// Change options of a container's port
+    SetPort(SetPortArgs),
 }
 
 /// Options of `network rm`.
@@ -115,6 +122,8 @@ pub fn network(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<u8> 
 fn plain(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> {
     match &args.verb {
         NetworkVerb::Verify(_) | NetworkVerb::Reload(_) => Ok(()),
+        NetworkVerb::Set(args) => set(args, root, data_root),
+        NetworkVerb::SetPort(args) => set_port(args, root, data_root),
         NetworkVerb::Create(args) => create(args, data_root),
         NetworkVerb::Ls(args) => ls(args, root, data_root),
         NetworkVerb::Inspect(args) => inspect(args, root, data_root),
