@@ -21,6 +21,10 @@ fn names() -> Names {
         default_route: true,
         mtu: 1500,
         aliases: vec!["sql".into()],
+        default_route6: false,
+        spoof: false,
+        index: 0,
+        port: std::collections::BTreeMap::new(),
     };
     for (name, address, address6) in [("web", "10.0.0.2/24", "fd00::2/64"), ("db", "10.0.0.3/24", "fd00::3/64")] {
         let interfaces = vec![interface(address, address6)];

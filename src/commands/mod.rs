@@ -58,7 +58,7 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Image(args) => image::image(&args, data_root)?,
         Verb::Port(args) => port::port(&args, &cli.root)?,
         Verb::Capture(args) => capture::capture(&args, &cli.root, data_root)?,
-        Verb::Network(args) => network::network(&args, &cli.root, data_root)?,
+        Verb::Network(args) => return network::network(&args, &cli.root, data_root),
         Verb::Doctor(args) => return doctor::doctor(&args, &cli.root, data_root),
         Verb::Graph(args) => return graph::graph(&args, &cli.root),
         Verb::System(args) => system::system(&args, &cli.root, data_root)?,

@@ -124,10 +124,13 @@ mod tests {
             default_route6: !definition.internal && definition.gateway6.is_some(),
             mtu: 1400,
             aliases: vec![],
+            index: 2,
+            port: std::collections::BTreeMap::new(),
+            spoof: false,
         };
         let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);
         let bridge = Bridge { definition, link: None, addressed: false, addressed6: false };
-        let steps = bridge.attach(view, "0123456789ab", &interface, &mode.attachments()[0], 2);
+        let steps = bridge.attach(view, "0123456789ab", &interface);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
         Script { mode: &mode, netns: "web", host_steps: &missing, steps: &steps }.text()
     }

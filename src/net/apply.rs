@@ -146,7 +146,7 @@ impl<'a> Applier<'a> {
             }
             batch.push(self.request(step)?);
             match step {
-                Step::AddVeth { peer, peer_index, .. } => {
+                Step::AddVeth { peer, peer_index, .. } if *peer_index != 0 => {
                     self.indices.insert((Place::Container, peer.clone()), *peer_index);
                 }
                 // The kernel goes on after a refused request: where somebody else has a bridge of this name, what follows
@@ -192,6 +192,11 @@ impl<'a> Applier<'a> {
             Step::AddFilter { link, origin } => rtnl::add_filter(self.index(Place::Hub, link)?, &origin.program()),
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
+            Step::SetBridgeOption { link, option, value } => rtnl::set_bridge_option(link, option, *value),
+            Step::SetMtu { link, mtu, .. } => rtnl::set_mtu(link, *mtu),
+            Step::SetMac { link, mac, .. } => rtnl::set_mac(link, *mac),
+            Step::Rename { link, name } => rtnl::rename(self.index(Place::Container, link)?, name),
+            Step::ReplaceDefaultRoute { gateway } => rtnl::replace_default_route(*gateway),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
             Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
@@ -205,6 +210,7 @@ impl<'a> Applier<'a> {
             Step::SetPort { bridge: link, .. } | Step::AddIngress { link } | Step::AddFilter { link, .. } => {
                 Some((Place::Hub, link.clone()))
             }
+            Step::Rename { link, .. } => Some((Place::Container, link.clone())),
             _ => None,
         }
     }

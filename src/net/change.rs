@@ -21,7 +21,7 @@ use super::ports::delete;
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
 use super::rules;
-use super::step::Step;
+use super::step::{PORT_OPTIONS, Step};
 use super::table::Change;
 use super::wish::Wish;
 use super::{Network, Request, conntrack, nft};
@@ -117,6 +117,27 @@ impl Network {
         freed.map(drop)
     }
 
+    /// Sets options of the container's port on a network, by the names of [`PORT_OPTIONS`].
+    pub fn set_port(&mut self, network: &str, options: &[(String, u32)]) -> Result<()> {
+        let interface = self.interfaces.iter_mut().find(|interface| interface.network == network);
+        let (Some(interface), Some(hub)) = (interface, &mut self.hub) else {
+            bail!("set options of the port on network `{network}`: the container is not on it");
+        };
+        let mut steps = Vec::new();
+        for (name, value) in options {
+            let option = PORT_OPTIONS.into_iter().find(|option| option == name);
+            let option =
+                option.with_context(|| format!("set `{name}` of port `{}`: it is no option", interface.host))?;
+            steps.push(Step::SetPortOption { link: interface.host.clone(), option, value: *value });
+        }
+        let _turn = lock(&hub.directory, nix::fcntl::FlockArg::LockShared)?;
+        let mut applier = Applier::new(&mut hub.rtnl, 0);
+        applier.apply(&steps)?;
+        applier.commit();
+        interface.port.extend(options.iter().cloned());
+        Ok(())
+    }
+
     /// Gives the default route to another interface, where there is one with a way out.
     fn find_way_out(&mut self, pid: i32, ipv6: bool) -> Result<()> {
         let Some(hub) = &self.hub else { return Ok(()) };
@@ -197,7 +218,7 @@ impl Network {
 }
 
 /// Changes the table in the network namespace of process `pid`.
-fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
+pub(super) fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -209,7 +230,7 @@ fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
 }
 
 /// Writes a setting of the network namespace that this process is in.
-fn set(key: &str, value: &str) -> Result<()> {
+pub(super) fn set(key: &str, value: &str) -> Result<()> {
     let write = || OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes());
     write().with_context(|| format!("set `{key}` to {value}"))
 }

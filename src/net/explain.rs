@@ -33,10 +33,11 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         }
         Step::NoLinkLocal { place, link } => vec![format!("{} link set {link} addrgenmode none", ip(place))],
         Step::SetUp { place, link } => vec![format!("{} link set {link} up", ip(place))],
-        Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => vec![format!(
-            "ip link add {host} mtu {mtu} type veth peer name {peer} index {peer_index} address {} mtu {mtu} netns {netns}",
-            colons(peer_mac)
-        )],
+        Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => {
+            let index = if *peer_index == 0 { String::new() } else { format!(" index {peer_index}") };
+            let peer = format!("{peer}{index} address {} mtu {mtu} netns {netns}", colons(peer_mac));
+            vec![format!("ip link add {host} mtu {mtu} type veth peer name {peer}")]
+        }
         Step::AddIngress { link } => vec![format!("tc qdisc add dev {link} ingress")],
         Step::AddFilter { link, origin } => {
             let program = origin.program();
@@ -54,6 +55,13 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             };
             vec![format!("bridge link set dev {link} {option} {value}")]
         }
+        Step::SetBridgeOption { link, option, value } => {
+            vec![format!("ip link set {link} type bridge {option} {value}")]
+        }
+        Step::SetMtu { place, link, mtu } => vec![format!("{} link set {link} mtu {mtu}", ip(place))],
+        Step::SetMac { place, link, mac } => vec![format!("{} link set {link} address {}", ip(place), colons(mac))],
+        Step::Rename { link, name } => vec![format!("ip -n {netns} link set {link} name {name}")],
+        Step::ReplaceDefaultRoute { gateway } => vec![format!("ip -n {netns} route replace default via {gateway}")],
         Step::AddDefaultRoute { gateway } => vec![format!("ip -n {netns} route add default via {gateway}")],
         Step::Sysctl { place, key, value } => {
             let inside = if *place == Place::Container { format!("ip netns exec {netns} ") } else { String::new() };
@@ -132,7 +140,8 @@ fn types(fields: &[Field]) -> String {
     fields.iter().map(name).collect::<Vec<_>>().join(" . ")
 }
 
-fn element_text(element: &Element, whole: bool) -> String {
+/// An element as nft(8) takes it, with its set; `whole` is with its comment and what it leads to.
+pub fn element_text(element: &Element, whole: bool) -> String {
     let text = |value: &Value| match value {
         Value::Link(name) => format!("\"{name}\""),
         Value::Ipv4(address) => address.to_string(),
@@ -201,6 +210,11 @@ pub fn deed(step: &Step) -> String {
         Step::AddFilter { link, .. } => format!("add a filter to `{link}`"),
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
         Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),
+        Step::SetBridgeOption { link, option, .. } => format!("set `{option}` of bridge `{link}`"),
+        Step::SetMtu { link, .. } => format!("set the MTU of `{link}`"),
+        Step::SetMac { link, .. } => format!("set the hardware address of `{link}`"),
+        Step::Rename { link, name } => format!("rename link `{link}` to `{name}`"),
+        Step::ReplaceDefaultRoute { gateway } => format!("set default route by `{gateway}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
         Step::Nft(change) | Step::NftInside(change) => match change {
@@ -257,7 +271,13 @@ pub fn reason(step: &Step) -> String {
             "hairpin" => "the bridge may send a frame back by the port that it came from".into(),
             _ => "asked for".into(),
         },
-        Step::AddDefaultRoute { .. } => "everything that is not a neighbour goes to the gateway".into(),
+        Step::SetBridgeOption { .. } => "asked for by `network set`, or what a new bridge has".into(),
+        Step::SetMtu { .. } => "the largest packet that fits the whole way out".into(),
+        Step::SetMac { .. } => "follows from the address, so that no neighbour remembers another one".into(),
+        Step::Rename { .. } => "the name that programs in the container know".into(),
+        Step::AddDefaultRoute { .. } | Step::ReplaceDefaultRoute { .. } => {
+            "everything that is not a neighbour goes to the gateway".into()
+        }
         Step::Sysctl { key, .. } if key.ends_with("/forwarding") => {
             "the kernel passes on packets that came in by this link: the way out of a container and back".into()
         }

@@ -216,6 +216,9 @@ mod tests {
             default_route6: false,
             mtu: 1500,
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            index: 2,
+            port: std::collections::BTreeMap::new(),
+            spoof: false,
         }
     }
 

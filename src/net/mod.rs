@@ -6,14 +6,17 @@
 
 pub mod apply;
 pub mod args;
+pub mod bridge;
 pub mod change;
 pub mod conntrack;
 mod decide;
 pub mod definition;
+pub mod difference;
 pub mod dns;
 pub mod explain;
 pub mod foreign;
 pub mod hub;
+mod intent;
 pub mod ipam;
 pub mod look;
 pub mod members;
@@ -32,17 +35,21 @@ pub mod port;
 pub mod ports;
 pub mod publish;
 pub mod relay;
+pub mod reload;
 pub mod removal;
 pub mod rtnl;
 pub mod rules;
 pub mod script;
+pub mod seen;
 pub mod services;
 pub mod step;
 pub mod stepping;
 pub mod table;
+pub mod verify;
 pub mod wire;
 pub mod wish;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -121,6 +128,8 @@ struct Own {
     has_names: bool,
     /// Whether it has rules of its own that keep others out.
     guarded: bool,
+    /// The settings of its namespace that are not those of a link that minirun made.
+    settings: Vec<(String, String)>,
 }
 
 /// The network of one container, decided.
@@ -174,6 +183,15 @@ pub struct Interface {
     pub mtu: u32,
     /// Further names by which the network's members find it.
     pub aliases: Vec<String>,
+    /// The index that its link in the container will have, where it is known: the kernel counts up, and never takes one twice.
+    #[serde(skip)]
+    pub index: u32,
+    /// Whether it may send from addresses that are not its own.
+    #[serde(default)]
+    pub spoof: bool,
+    /// Options of its port that differ from those of its network, by the names of [`step::PORT_OPTIONS`].
+    #[serde(default)]
+    pub port: BTreeMap<String, u32>,
 }
 
 /// What a container on managed networks needs of the hub.
@@ -349,6 +367,10 @@ impl Network {
         record.network = self.mode.to_string();
         record.interfaces.clone_from(&self.interfaces);
         record.ports.clone_from(&self.ports);
+        // A bundle may have had some of them taken away.
+        let made = |one: &&(String, String)| self.settings().any(|(key, value)| key == one.0 && value == one.1);
+        record.sysctls = self.own.settings.iter().filter(made).cloned().collect();
+        record.guarded = Some(self.own.guarded);
         record.hub = self.hub.as_ref().map(|hub| hub.number);
     }
 

@@ -13,9 +13,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::Interface;
 use super::definition::{Definition, alias_of};
 use super::hub::{self, Link, View};
-use super::mode::Attachment;
 use super::opened::opened_before;
-use super::options::options_of;
+use super::options::{options_of, port_options};
 use super::origin::Origin;
 use super::rtnl::{Mac, Rtnl};
 use super::rules::{skeleton, wanted};
@@ -134,7 +133,7 @@ impl Bridge {
     }
 
     /// The steps that bring a container's end onto the bridge and make it usable.
-    pub fn attach(&self, view: &View, id: &str, interface: &Interface, wish: &Attachment, index: u32) -> Vec<Step> {
+    pub fn attach(&self, view: &View, id: &str, interface: &Interface) -> Vec<Step> {
         let (hub, inside) = (Place::Hub, Place::Container);
         let (host, name) = (&interface.host, &interface.name);
         let mut steps = vec![Step::AddVeth {
@@ -142,9 +141,9 @@ impl Bridge {
             mtu: interface.mtu,
             peer: name.clone(),
             peer_mac: interface.mac,
-            peer_index: index,
+            peer_index: interface.index,
         }];
-        if !wish.spoof {
+        if !interface.spoof {
             // Before the link is up: no frame is not looked at.
             let (address, address6) = (interface.address.addr(), interface.address6.map(|net| net.addr()));
             let origin = Origin { mac: interface.mac, address, address6 };
@@ -173,17 +172,9 @@ impl Bridge {
             bridge: self.definition.link.clone(),
             alias: format!("minirun:{}:{}", id.get(..12).unwrap_or(id), self.definition.name),
         });
-        let mut options = options_of(&self.definition, false);
-        options.extend(self.definition.isolate.then_some(("isolated", 1)));
-        if wish.hairpin {
-            options.retain(|(option, _)| *option != "hairpin");
-            options.push(("hairpin", 1));
-        }
-        steps.extend(options.into_iter().map(|(option, value)| Step::SetPortOption {
-            link: host.clone(),
-            option,
-            value,
-        }));
+        let options = port_options(&self.definition, &interface.port);
+        let set = |(option, value)| Step::SetPortOption { link: host.clone(), option, value };
+        steps.extend(options.into_iter().map(set));
         if ipv6_on_links {
             // Nobody tells it about routers; without an address of its own it has no IPv6 at all.
             let (key, value) = if interface.address6.is_some() { ("accept_ra", "0") } else { ("disable_ipv6", "1") };

@@ -78,7 +78,7 @@ pub enum Step {
         peer: String,
         /// Its hardware address.
         peer_mac: Mac,
-        /// Its index, so that later steps need not ask for it.
+        /// Its index, so that later steps need not ask for it; 0 where it is not known.
         peer_index: u32,
     },
     /// A place at the host's end where what comes from the container is looked at.
@@ -111,6 +111,45 @@ pub enum Step {
         /// What it becomes; 1 is on.
         value: u32,
     },
+    /// A property of a bridge that is there.
+    SetBridgeOption {
+        /// The bridge's name.
+        link: String,
+        /// One of [`BRIDGE_OPTIONS`].
+        option: &'static str,
+        /// What it becomes.
+        value: u32,
+    },
+    /// The size of the largest packet of a link.
+    SetMtu {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// The hardware address of a link.
+    SetMac {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+        /// What it becomes.
+        mac: Mac,
+    },
+    /// A link of the container gets its name back.
+    Rename {
+        /// What it is called.
+        link: String,
+        /// What it becomes.
+        name: String,
+    },
+    /// The way to everywhere else, in the container, in the place of another one.
+    ReplaceDefaultRoute {
+        /// The next hop.
+        gateway: IpAddr,
+    },
     /// The way to everywhere else, in the container.
     AddDefaultRoute {
         /// The next hop.
@@ -138,8 +177,13 @@ impl Step {
             Self::AddAddress { place, .. }
             | Self::NoLinkLocal { place, .. }
             | Self::SetUp { place, .. }
+            | Self::SetMtu { place, .. }
+            | Self::SetMac { place, .. }
             | Self::Sysctl { place, .. } => *place,
-            Self::AddDefaultRoute { .. } | Self::NftInside(_) => Place::Container,
+            Self::AddDefaultRoute { .. }
+            | Self::ReplaceDefaultRoute { .. }
+            | Self::Rename { .. }
+            | Self::NftInside(_) => Place::Container,
             Self::AddBridge { .. }
             | Self::SetAlias { .. }
             | Self::AddVeth { .. }
@@ -147,6 +191,7 @@ impl Step {
             | Self::AddFilter { .. }
             | Self::SetPort { .. }
             | Self::SetPortOption { .. }
+            | Self::SetBridgeOption { .. }
             | Self::Nft(_) => Place::Hub,
         }
     }

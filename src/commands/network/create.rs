@@ -11,7 +11,7 @@ use crate::error::{print, refused};
 use crate::net::definition::{Definition, Definitions, is_reserved, link_of, valid_name};
 use crate::net::hub::Taken;
 use crate::net::mode::mtu;
-use crate::net::options::check_option;
+use crate::net::options::{check_together, option_of};
 use crate::net::rtnl::Rtnl;
 use crate::net::{self, names::Resolvers, pool};
 use crate::options;
@@ -77,7 +77,8 @@ pub fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
             "leave out --driver: bridge is what there is",
         ));
     }
-    let options = options_of(&args.opt)?;
+    let options: BTreeMap<String, String> = args.opt.iter().map(|text| option_of(text)).collect::<Result<_>>()?;
+    check_together(&options)?;
     let labels = options::labels(&args.label)?;
     let mtu = args.mtu.as_deref().map(mtu).transpose().with_context(|| format!("{}: --mtu", failed()))?;
     let definitions = Definitions::open(data_root);
@@ -108,15 +109,6 @@ pub fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
     definitions.add(&network)?;
     net::foreign::warn(&[&network]);
     print(&format!("{}\n", args.name))
-}
-
-fn options_of(texts: &[String]) -> Result<BTreeMap<String, String>> {
-    let option = |text: &String| {
-        let (key, value) = text.split_once('=').with_context(|| format!("set option `{text}`: KEY=VALUE is wanted"))?;
-        check_option(key, value)?;
-        Ok((key.to_owned(), value.to_owned()))
-    };
-    texts.iter().map(option).collect()
 }
 
 /// The gateway's addresses: in the ranges that were given, or in free ones.

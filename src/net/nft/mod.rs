@@ -4,6 +4,7 @@
 //! what [`list`] lists of other tables. What the own table holds is said in `table.rs`. The bytes are those that nft(8) sends,
 //! so that `nft list ruleset` prints the same text.
 
+pub mod dump;
 mod encode;
 mod expression;
 pub mod list;

@@ -5,6 +5,7 @@
 //! message of one `send` before that call returns, so a batch costs one round trip.
 
 pub mod probe;
+mod questions;
 mod requests;
 pub mod survey;
 
@@ -23,8 +24,8 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 
 pub use self::requests::{
-    add_address, add_bridge, add_default_route, add_filter, add_ingress, add_veth, delete_link, no_link_local,
-    set_alias, set_port, set_port_option, set_up,
+    add_address, add_bridge, add_default_route, add_filter, add_ingress, add_veth, delete_link, no_link_local, rename,
+    replace_default_route, set_alias, set_bridge_option, set_mac, set_mtu, set_port, set_port_option, set_up,
 };
 use super::wire::{Received, explain_error, messages};
 
