@@ -113,6 +113,7 @@ fn interface(interface: &Interface) -> Value {
         "global_ipv6_prefix_len": interface.address6.map(|net| net.prefix_len()),
         "default_route": interface.default_route,
         "mtu": interface.mtu,
+        "rate": interface.rate,
         "aliases": interface.aliases,
     })
 }

@@ -130,6 +130,7 @@ mod tests {
             gateway: definition.gateway.addr(),
             default_route: !definition.internal,
             mtu: 1400,
+            rate: None,
             aliases: vec![],
         };
         let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);

@@ -165,6 +165,7 @@ impl<'a> Applier<'a> {
             }
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
+            Step::Shape { place, link, rate, burst } => rtnl::shape(self.index(*place, link)?, *rate, *burst),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
             Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
@@ -174,7 +175,7 @@ impl<'a> Applier<'a> {
 
     fn needs_index(&self, step: &Step) -> Option<(Place, String)> {
         match step {
-            Step::AddAddress { place, link, .. } => Some((*place, link.clone())),
+            Step::AddAddress { place, link, .. } | Step::Shape { place, link, .. } => Some((*place, link.clone())),
             Step::SetPort { bridge, .. } => Some((Place::Hub, bridge.clone())),
             _ => None,
         }
@@ -225,7 +226,7 @@ impl<'a> Applier<'a> {
                     other => other.with_context(|| format!("set `{key}` to 0")),
                 }
             }
-            // Addresses, routes, ports and states go with their links, sets and rules with their table.
+            // Addresses, routes, ports, rates and states go with their links, sets and rules with their table.
             _ => Ok(()),
         }
     }
@@ -306,6 +307,9 @@ pub fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
         }
         (libc::EOPNOTSUPP, Some(Step::AddVeth { .. })) => {
             error.remedy("this kernel lacks veth pairs: load module `veth`")
+        }
+        (libc::ENOENT | libc::EOPNOTSUPP, Some(Step::Shape { .. })) => {
+            error.remedy("this kernel lacks the token bucket filter: load module `sch_tbf`")
         }
         (libc::ENOSPC | libc::EXFULL | libc::EMFILE, Some(Step::SetPort { .. })) => {
             error.remedy("a bridge takes 1,023 containers: end some, see `minirun ps`")

@@ -13,6 +13,7 @@ use super::look::{Look, lock};
 use super::network::{self, Bridge};
 use super::ports::{elements_of, free};
 use super::publish::{self, Port};
+use super::rate::Rates;
 use super::rtnl::Rtnl;
 use super::step::{Place, Step};
 use super::table::Change;
@@ -216,6 +217,7 @@ fn interface(wish: &Attachment, definition: &Definition, lease: &Lease, view: &V
         gateway: definition.gateway.addr(),
         default_route,
         mtu: wish.mtu.or(definition.mtu).unwrap_or(view.mtu()),
+        rate: (wish.rates != Rates::default()).then(|| wish.rates.to_string()),
         aliases: wish.aliases.clone(),
     }
 }

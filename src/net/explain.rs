@@ -1,10 +1,11 @@
 //! A Step as the commands it stands for, and the reason.
 //!
-//! Used by `--dry-run` and by error messages. The commands are those of iproute2, nft(8) and sysctl(8); typed by hand in
+//! Used by `--dry-run` and by error messages. The commands are those of iproute2 (ip, bridge, tc), nft(8) and sysctl(8); typed by hand in
 //! this order they build the same network. The container's namespace is called by name, as one made by `ip netns add`.
 
 use ipnet::IpNet;
 
+use super::rate::LATENCY;
 use super::rtnl::Mac;
 use super::step::{Place, Step};
 use super::table::{
@@ -42,6 +43,11 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
                 _ => "on".to_owned(),
             };
             vec![format!("bridge link set dev {link} {option} {value}")]
+        }
+        Step::Shape { place, link, rate, burst } => {
+            let tc = if *place == Place::Hub { "tc".to_owned() } else { format!("tc -n {netns}") };
+            let latency = LATENCY / 1000;
+            vec![format!("{tc} qdisc add dev {link} root tbf rate {rate} burst {burst} latency {latency}ms")]
         }
         Step::AddDefaultRoute { gateway } => vec![format!("ip -n {netns} route add default via {gateway}")],
         Step::Sysctl { place, key, value } => {
@@ -188,6 +194,7 @@ pub fn deed(step: &Step) -> String {
         Step::AddVeth { host, peer, .. } => format!("add veth pair `{host}` and `{peer}`"),
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
         Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),
+        Step::Shape { link, rate, .. } => format!("limit what leaves by `{link}` to {rate}"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
         Step::Nft(change) | Step::NftInside(change) => match change {
@@ -233,6 +240,12 @@ pub fn reason(step: &Step) -> String {
             "hairpin" => "the bridge may send a frame back by the port that it came from".into(),
             _ => "asked for".into(),
         },
+        Step::Shape { place, .. } => {
+            let what = if *place == Place::Hub { "the container receives" } else { "the container sends" };
+            format!(
+                "a bucket that fills at this rate: {what} no faster; it holds back what leaves, so it is at the sending end"
+            )
+        }
         Step::AddDefaultRoute { .. } => "everything that is not a neighbour goes to the gateway".into(),
         Step::Sysctl { key, .. } if key.ends_with("/forwarding") => {
             "the kernel passes on packets that came in by this link: the way out of a container and back".into()

@@ -214,6 +214,7 @@ mod tests {
             gateway: "10.0.0.1".parse().unwrap(),
             default_route: true,
             mtu: 1500,
+            rate: None,
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
         }
     }

@@ -28,6 +28,7 @@ pub mod pool;
 pub mod port;
 pub mod ports;
 pub mod publish;
+pub mod rate;
 pub mod relay;
 pub mod removal;
 pub mod rtnl;
@@ -160,6 +161,9 @@ pub struct Interface {
     pub default_route: bool,
     /// In bytes.
     pub mtu: u32,
+    /// How fast it is, as `rate=` takes it, where it is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
     /// Further names by which the network's members find it.
     pub aliases: Vec<String>,
 }

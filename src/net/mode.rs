@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::explain::colons;
+use super::rate::Rates;
 use super::rtnl::Mac;
 use crate::error::refused;
 use crate::options;
@@ -59,6 +60,8 @@ pub struct Attachment {
     pub gw_prio: i32,
     /// Whether the bridge sends its own packets back to it.
     pub hairpin: bool,
+    /// How fast it is at most.
+    pub rates: Rates,
 }
 
 impl Attachment {
@@ -187,8 +190,9 @@ fn set(attachment: &mut Attachment, key: &str, value: &str) -> Result<()> {
         "mtu" => attachment.mtu = Some(mtu(value)?),
         "gw-prio" => attachment.gw_prio = value.parse().context("a whole number is wanted")?,
         "hairpin" => attachment.hairpin = switch(value)?,
+        "rate" => attachment.rates = value.parse()?,
         _ => bail!(
-            "there is no such option: ip=, ip6=, mac=, alias=, ifname=, host-ifname=, mtu=, gw-prio= and hairpin are known"
+            "there is no such option: ip=, ip6=, mac=, alias=, ifname=, host-ifname=, mtu=, gw-prio=, rate= and hairpin are known"
         ),
     }
     Ok(())
@@ -256,6 +260,7 @@ impl fmt::Display for Attachment {
         options.extend(self.mtu.map(|mtu| format!("mtu={mtu}")));
         options.extend((self.gw_prio != 0).then(|| format!("gw-prio={}", self.gw_prio)));
         options.extend(self.hairpin.then(|| "hairpin=on".to_owned()));
+        options.extend((self.rates != Rates::default()).then(|| format!("rate={}", self.rates)));
         let colon = if options.is_empty() { "" } else { ":" };
         write!(f, "{}{colon}{}", self.network, options.join(","))
     }
@@ -319,6 +324,7 @@ mod tests {
             &["front:ifname=a/b"],
             &["front:ifname=sixteen_letters_"],
             &["front:mtu=67"],
+            &["front:rate=fast"],
             &["front:alias=a b"],
             &["front:colour=red"],
         ] {
@@ -328,7 +334,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_the_same(text in "(none|host|ns:|container:|[a-z]{1,3}|:|,|=|ip|mac|alias|mtu|10.0.0.1|1500|hairpin){1,9}") {
+        fn what_is_written_reads_the_same(text in "(none|host|ns:|container:|[a-z]{1,3}|:|,|=|ip|mac|alias|mtu|10.0.0.1|1500|hairpin|rate=9mbit/|8kbit){1,9}") {
             if let Ok(net) = text.parse::<Net>() {
                 prop_assert_eq!(net.to_string().parse::<Net>().unwrap(), net);
             }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::rate::Rate;
 use super::rtnl::Mac;
 use super::table::Change;
 
@@ -98,6 +99,17 @@ pub enum Step {
         /// What it becomes; 1 is on.
         value: u32,
     },
+    /// What leaves by a link leaves no faster than so.
+    Shape {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+        /// How fast.
+        rate: Rate,
+        /// So many bytes may leave at once.
+        burst: u32,
+    },
     /// The way to everywhere else, in the container.
     AddDefaultRoute {
         /// The next hop.
@@ -125,6 +137,7 @@ impl Step {
             Self::AddAddress { place, .. }
             | Self::NoLinkLocal { place, .. }
             | Self::SetUp { place, .. }
+            | Self::Shape { place, .. }
             | Self::Sysctl { place, .. } => *place,
             Self::AddDefaultRoute { .. } | Self::NftInside(_) => Place::Container,
             Self::AddBridge { .. }

@@ -62,6 +62,7 @@ struct RmArgs {
 #[command(after_help = "Examples:
   minirun network connect back web
   minirun network connect back:ip=10.9.0.7,alias=db web
+  minirun network connect back:rate=10mbit/20mbit web     what it sends, what it receives
   minirun run -d --name alone --net=none busybox sleep 1000; minirun network connect bridge alone")]
 struct ConnectArgs {
     /// IPv4 address

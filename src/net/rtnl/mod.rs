@@ -22,7 +22,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 pub use self::requests::{
     add_address, add_bridge, add_default_route, add_veth, delete_link, no_link_local, set_alias, set_port,
-    set_port_option, set_up,
+    set_port_option, set_up, shape,
 };
 use super::wire::{Received, explain_error, messages};
 
