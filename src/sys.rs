@@ -237,11 +237,14 @@ pub fn set_controlling_terminal(tty: impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives one message of at most `buffer.len()` bytes and at most four descriptors from a SEQPACKET socket, the
+/// So many descriptors go in one message at most: the four sockets of a network, and its tap devices.
+pub const MOST_DESCRIPTORS: usize = 4 + crate::net::tap::MOST;
+
+/// Receives one message of at most `buffer.len()` bytes and at most [`MOST_DESCRIPTORS`] descriptors from a SEQPACKET socket, the
 /// descriptors marked close-on-exec. Zero bytes mean that the other side has closed.
 pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
     let mut slices = [io::IoSliceMut::new(buffer)];
     let message = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
@@ -294,6 +297,27 @@ pub fn has_carrier(socket: impl AsFd, name: &str) -> io::Result<bool> {
     // SAFETY: the kernel reads the request and writes one `ethtool_value` where its pointer leads; both live across the call.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if result == 0 { Ok(value[1] != 0) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a tap device that stays when nobody has it open, in the network namespace in which `tun` (`/dev/net/tun`) was opened;
+/// user `owner` may open it.
+pub fn add_tap(tun: impl AsFd, name: &str, index: u32, owner: u32) -> io::Result<()> {
+    let tun = tun.as_fd().as_raw_fd();
+    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: the kernel reads one `int` where the pointer leads; it lives across the call.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETIFINDEX, &raw const index) })?;
+    // SAFETY: all-zero is a valid `ifreq`: integers, and a union of integers and pointers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the kernel reads and writes one `ifreq` where the pointer leads; it lives across the call.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETIFF, &raw mut request) })?;
+    // SAFETY: the argument is a number, no pointer.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETOWNER, libc::c_ulong::from(owner)) })?;
+    // SAFETY: the argument is a number, no pointer.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETPERSIST, 1 as libc::c_ulong) })
 }
 
 /// A netlink socket that another process opened. (`netlink-sys` takes descriptors in no safe way.)

@@ -1,5 +1,7 @@
 //! `rate=`: how fast a container sends and receives.
 
+#![allow(clippy::disallowed_methods, reason = "a sender and a receiver at the same time")]
+
 mod host;
 
 use std::io::{Read, Write};
@@ -11,7 +13,7 @@ use serde_json::Value;
 
 /// How many million bits a second arrive at `listener` of what `stream` sends as fast as it can, in so many seconds. The time
 /// begins when a first part has come, so that the burst and the slow start do not count.
-fn measure(listener: TcpListener, mut stream: TcpStream, seconds: u64) -> f64 {
+fn measure(listener: &TcpListener, mut stream: TcpStream, seconds: u64) -> f64 {
     let sender = std::thread::spawn(move || while stream.write_all(&[0; 16 * 1024]).is_ok() {});
     let (mut from, _) = listener.accept().expect("accept");
     let mut buffer = vec![0; 64 * 1024];
@@ -42,10 +44,10 @@ fn connect(address: impl Into<IpAddr>) -> TcpStream {
 fn speeds(host: &Host, name: &str) -> (f64, f64) {
     let member = host.member_called(name);
     let at = host.in_lan(|| listener(GATEWAY));
-    let sent = measure(at, host.in_network_of(member.pid, || connect(GATEWAY)), 2);
+    let sent = measure(&at, host.in_network_of(member.pid, || connect(GATEWAY)), 2);
     let at = host.in_network_of(member.pid, move || listener(member.address));
     // From the host: the LAN does not reach it.
-    let received = measure(at, connect(member.address), 2);
+    let received = measure(&at, connect(member.address), 2);
     (sent, received)
 }
 

@@ -127,6 +127,7 @@ impl Bundle {
             servers,
             search: &search,
             publish: &[],
+            taps: &[],
             data_root,
             state,
             beside: None,

@@ -1,4 +1,4 @@
-//! A Step done and undone, by netlink and /proc/sys. No program is run.
+//! A Step done and undone, by netlink, /proc/sys and, for tap devices, /dev/net/tun. No program is run.
 //!
 //! Used by `mod.rs` for both ends of a launch. Neighbouring steps of one namespace are sent as one batch; what an applier
 //! did is undone when it is dropped, unless it was committed. Steps in the container's namespace go through a socket that
@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -26,6 +27,8 @@ pub struct Applier<'a> {
     /// The process whose network namespace is [`Place::Container`].
     pid: u32,
     container: Option<Rtnl>,
+    /// What tap devices are made through, one each.
+    tuns: Vec<OwnedFd>,
     indices: HashMap<(Place, String), u32>,
     done: Vec<Step>,
 }
@@ -34,7 +37,7 @@ impl<'a> Applier<'a> {
     /// An applier for steps in the hub, and, once [`enter`](Self::enter) was called, in the namespace of process `pid`.
     pub fn new(hub: &'a mut Rtnl, pid: u32) -> Self {
         let indices = HashMap::from([((Place::Container, "lo".to_owned()), 1)]);
-        Self { hub, pid, container: None, indices, done: Vec::new() }
+        Self { hub, pid, container: None, tuns: vec![], indices, done: Vec::new() }
     }
 
     /// Tells the index of a link that is known already, so that it is not asked for.
@@ -42,9 +45,10 @@ impl<'a> Applier<'a> {
         self.indices.insert((Place::Hub, link.to_owned()), index);
     }
 
-    /// Takes the socket that stands in the container's namespace.
-    pub fn enter(&mut self, socket: Rtnl) {
+    /// Takes the socket that stands in the container's namespace, and what tap devices are made through.
+    pub fn enter(&mut self, socket: Rtnl, tuns: Vec<OwnedFd>) {
         self.container = Some(socket);
+        self.tuns = tuns;
     }
 
     /// Does the steps in order. After an error those that were done stay done until this value is dropped.
@@ -62,6 +66,12 @@ impl<'a> Applier<'a> {
                 Way::Sysctl => {
                     for step in group {
                         write_sysctl(step)?;
+                        self.done.push(step.clone());
+                    }
+                }
+                Way::Tun => {
+                    for step in group {
+                        self.add_tap(step)?;
                         self.done.push(step.clone());
                     }
                 }
@@ -153,6 +163,14 @@ impl<'a> Applier<'a> {
         outcome.map_err(|refused| told(&refused, steps.get(refused.request)))
     }
 
+    fn add_tap(&mut self, step: &Step) -> Result<()> {
+        let Step::AddTap { link, index, owner } = step else { return Ok(()) };
+        let tun = self.tuns.pop().with_context(|| format!("{}: no device in its network", explain::deed(step)))?;
+        crate::sys::add_tap(&tun, link, *index, *owner).with_context(|| explain::deed(step))?;
+        self.indices.insert((Place::Container, link.clone()), *index);
+        Ok(())
+    }
+
     fn request(&mut self, step: &Step) -> Result<Request> {
         Ok(match step {
             Step::AddBridge { name, mac, options } => rtnl::add_bridge(name, *mac, options),
@@ -167,7 +185,7 @@ impl<'a> Applier<'a> {
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
             Step::Shape { place, link, rate, burst } => rtnl::shape(self.index(*place, link)?, *rate, *burst),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
-            Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
+            Step::AddTap { .. } | Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
             }
         })
@@ -257,12 +275,14 @@ enum Way {
     Rtnl(Place),
     Nft,
     Sysctl,
+    Tun,
     Inside,
 }
 
 fn way(step: &Step) -> Way {
     match step {
         Step::Nft(_) => Way::Nft,
+        Step::AddTap { .. } => Way::Tun,
         Step::Sysctl { place: Place::Hub, .. } => Way::Sysctl,
         Step::Sysctl { place: Place::Container, .. } | Step::NftInside(_) => Way::Inside,
         other => Way::Rtnl(other.place()),

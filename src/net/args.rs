@@ -43,6 +43,10 @@ pub struct NetArgs {
     /// Option of resolv.conf, instead of the host's
     #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
     pub dns_option: Vec<String>,
+    /// Make a tap device for a program that speaks Ethernet (a virtual machine), as tap0 or tap0:10.9.0.1/24; the container's
+    /// user may open it
+    #[arg(long, value_name = "NAME[:ADDRESS]")]
+    pub tap: Vec<String>,
     /// Publish a port or a range: on the host's loopback device, unless an address is given (0.0.0.0 is all); without HOSTPORT
     /// a free one is taken
     #[arg(short, long, value_name = "[ADDRESS:][HOSTPORT:]PORT[/PROTOCOL]")]

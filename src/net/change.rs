@@ -56,6 +56,7 @@ impl Network {
             servers: &[],
             search: &[],
             publish: &[],
+            taps: &[],
             data_root: &own.data_root,
             state: &own.state,
             beside: Some(self),

@@ -17,6 +17,7 @@ use super::rate::Rates;
 use super::rtnl::Rtnl;
 use super::step::{Place, Step};
 use super::table::Change;
+use super::tap;
 use super::wish::Wish;
 use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, dns, rules};
 use crate::error::refused;
@@ -35,6 +36,7 @@ impl Network {
             mode,
             interfaces: vec![],
             ports: vec![],
+            taps: request.taps.to_vec(),
             host_steps: vec![],
             steps: vec![],
             hub: None,
@@ -56,6 +58,7 @@ impl Network {
             Mode::None => network.steps.push(Step::SetUp { place: Place::Container, link: "lo".into() }),
             Mode::Host | Mode::Container(_) | Mode::Namespace(_) => {}
         }
+        network.steps.extend(tap::steps(request.taps, MOST_INTERFACES as u32 + 2));
         if !request.mode.joins() && request.beside.is_none() {
             // Before those that were asked for, which may say otherwise.
             network.steps.push(inside("net/ipv4/ping_group_range", "0 2147483647"));
@@ -78,6 +81,7 @@ impl Network {
         }
         let mut hub = Hub::look(attachments, request)?;
         let there: &[Interface] = request.beside.map_or(&[], |beside| &beside.interfaces);
+        let taps = request.beside.map_or(request.taps, |beside| &beside.taps);
         let has_way_out = there.iter().any(|interface| interface.default_route);
         let gateway = default_route(attachments, &hub.bridges).filter(|_| !has_way_out);
         let mut leases = Vec::new();
@@ -86,12 +90,16 @@ impl Network {
             let take = if request.dry { ipam::peek } else { ipam::lease };
             let lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
             let others = || there.iter().chain(&self.interfaces);
-            let free = |name: &String| !others().any(|other| other.name == *name);
+            let is_tap = |name: &String| taps.iter().any(|tap| tap.name == *name);
+            let free = |name: &String| !is_tap(name) && !others().any(|other| other.name == *name);
             let name = wish.ifname.clone().or_else(|| (at..).map(|number| format!("eth{number}")).find(free));
             let mut interface = interface(wish, definition, &lease, &hub.view, gateway == Some(at));
             interface.name = name.unwrap_or_default();
             if interface.host.is_empty() {
                 interface.host = host_link(request.id, request.runs, made + at);
+            }
+            if is_tap(&interface.name) {
+                bail!("use network `{}`: `{}` is a tap device", wish.network, interface.name);
             }
             if let Some(other) = others().find(|other| other.name == interface.name) {
                 bail!("use network `{}`: network `{}` has `{}` already", wish.network, other.network, other.name);
@@ -111,6 +119,7 @@ impl Network {
             self.steps.extend(rules::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
             if self.own.guarded {
                 self.steps.extend(rules::guard().into_iter().map(Step::NftInside));
+                self.steps.extend(tap::opened(taps));
             }
             self.own.has_names = true;
         }

@@ -49,6 +49,9 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             let latency = LATENCY / 1000;
             vec![format!("{tc} qdisc add dev {link} root tbf rate {rate} burst {burst} latency {latency}ms")]
         }
+        Step::AddTap { link, owner, .. } => {
+            vec![format!("ip -n {netns} tuntap add dev {link} mode tap user {owner}")]
+        }
         Step::AddDefaultRoute { gateway } => vec![format!("ip -n {netns} route add default via {gateway}")],
         Step::Sysctl { place, key, value } => {
             let inside = if *place == Place::Container { format!("ip netns exec {netns} ") } else { String::new() };
@@ -195,6 +198,7 @@ pub fn deed(step: &Step) -> String {
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
         Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),
         Step::Shape { link, rate, .. } => format!("limit what leaves by `{link}` to {rate}"),
+        Step::AddTap { link, .. } => format!("add tap device `{link}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
         Step::Nft(change) | Step::NftInside(change) => match change {
@@ -245,6 +249,10 @@ pub fn reason(step: &Step) -> String {
             format!(
                 "a bucket that fills at this rate: {what} no faster; it holds back what leaves, so it is at the sending end"
             )
+        }
+        Step::AddTap { .. } => {
+            "a tap device is a cable whose other end is a program: its owner opens it at /dev/net/tun, without a capability"
+                .into()
         }
         Step::AddDefaultRoute { .. } => "everything that is not a neighbour goes to the gateway".into(),
         Step::Sysctl { key, .. } if key.ends_with("/forwarding") => {

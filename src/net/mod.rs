@@ -36,6 +36,7 @@ pub mod rules;
 pub mod services;
 pub mod step;
 pub mod table;
+pub mod tap;
 pub mod wire;
 pub mod wish;
 
@@ -64,6 +65,7 @@ use self::rtnl::{Mac, Rtnl};
 use self::services::Services;
 use self::step::{Place, Step};
 use self::table::{Change, Element};
+use self::tap::Tap;
 use self::wish::Wish;
 use crate::state::Record;
 
@@ -90,6 +92,8 @@ pub struct Request<'a> {
     pub search: &'a [String],
     /// `-p`.
     pub publish: &'a [Wish],
+    /// `--tap`.
+    pub taps: &'a [Tap],
     /// Where the networks are defined.
     pub data_root: &'a Path,
     /// The state directory.
@@ -126,6 +130,8 @@ pub struct Network {
     pub interfaces: Vec<Interface>,
     /// Its published ports.
     pub ports: Vec<Port>,
+    /// Its tap devices.
+    pub taps: Vec<Tap>,
     /// Steps that make the bridges and the rules; on almost every run they are there and there are none.
     pub host_steps: Vec<Step>,
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
@@ -206,6 +212,7 @@ impl Network {
             return Ok(vec![]);
         }
         let mut sockets = vec![Rtnl::open()?.into_fd()?];
+        sockets.extend(tap::open(&self.taps)?);
         if self.inside().next().is_some() {
             sockets.push(nft::open().context("open nfnetlink socket")?.as_fd().try_clone_to_owned()?);
         }
@@ -245,8 +252,19 @@ impl Network {
         }
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.
-            let mut rtnl = take_rtnl(&mut enter()?)?;
-            return rtnl.batch(vec![rtnl::set_up("lo")]).map_err(|refused| refused.error.context("set link `lo` up"));
+            let mut sockets = enter()?;
+            let mut rtnl = take_rtnl(&mut sockets)?;
+            if self.taps.is_empty() {
+                return rtnl
+                    .batch(vec![rtnl::set_up("lo")])
+                    .map_err(|refused| refused.error.context("set link `lo` up"));
+            }
+            let mut hub = Rtnl::open()?;
+            let mut applier = Applier::new(&mut hub, pid);
+            applier.enter(rtnl, sockets);
+            applier.apply(&self.steps)?;
+            applier.commit();
+            return Ok(());
         };
         let mut applier = Applier::new(&mut hub.rtnl, pid);
         for link in hub.bridges.iter().filter_map(|bridge| bridge.link.as_ref()) {
@@ -256,7 +274,8 @@ impl Network {
         let (before, rest) = self.steps.split_at(first_inside.unwrap_or(self.steps.len()));
         applier.apply(before)?;
         let mut sockets = enter()?;
-        applier.enter(take_rtnl(&mut sockets)?);
+        let rtnl = take_rtnl(&mut sockets)?;
+        applier.enter(rtnl, sockets.drain(..self.taps.len().min(sockets.len())).collect());
         applier.apply(rest)?;
         applier.settle()?;
         applier.commit();

@@ -110,6 +110,15 @@ pub enum Step {
         /// So many bytes may leave at once.
         burst: u32,
     },
+    /// A tap device in the container that stays without a program that has it open.
+    AddTap {
+        /// Its name.
+        link: String,
+        /// Its index, so that it takes none that a later link is to have.
+        index: u32,
+        /// The user who may open it, as the host counts.
+        owner: u32,
+    },
     /// The way to everywhere else, in the container.
     AddDefaultRoute {
         /// The next hop.
@@ -139,7 +148,7 @@ impl Step {
             | Self::SetUp { place, .. }
             | Self::Shape { place, .. }
             | Self::Sysctl { place, .. } => *place,
-            Self::AddDefaultRoute { .. } | Self::NftInside(_) => Place::Container,
+            Self::AddTap { .. } | Self::AddDefaultRoute { .. } | Self::NftInside(_) => Place::Container,
             Self::AddBridge { .. }
             | Self::SetAlias { .. }
             | Self::AddVeth { .. }
