@@ -237,8 +237,9 @@ pub fn set_controlling_terminal(tty: impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// So many descriptors go in one message at most: the four sockets of a network, and its tap devices.
-pub const MOST_DESCRIPTORS: usize = 4 + crate::net::tap::MOST;
+/// So many descriptors go in one message at most: the four sockets of a network, those of its way to the host, and its tap
+/// devices.
+pub const MOST_DESCRIPTORS: usize = 4 + crate::net::access::SOCKETS + crate::net::tap::MOST;
 
 /// Receives one message of at most `buffer.len()` bytes and at most [`MOST_DESCRIPTORS`] descriptors from a SEQPACKET socket, the
 /// descriptors marked close-on-exec. Zero bytes mean that the other side has closed.

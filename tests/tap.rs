@@ -107,7 +107,9 @@ host_test!(the_commands_make_the_same, |host| {
     host.sh(&script).ok();
     let facts = "cat /sys/class/net/tap0/owner /sys/class/net/tap0/tun_flags; ip -o -4 addr show tap0 | grep -o inet.*";
     let by_hand = host
-        .sh(&format!("nsenter --net=/run/netns/byhand unshare --mount sh -c 'mount -t sysfs sysfs /sys; {facts}'"))
+        .sh(&format!(
+            "nsenter --net=/run/netns/byhand unshare --mount sh -c 'busybox mount -t sysfs sysfs /sys; {facts}'"
+        ))
         .ok();
     let ours =
         host.minirun(["run", "--net=none", "-u", "1234", "--tap=tap0:10.9.0.1/24", "busybox", "sh", "-c", facts]).ok();

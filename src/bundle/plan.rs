@@ -127,6 +127,7 @@ impl Bundle {
             servers,
             search: &search,
             publish: &[],
+            host_access: false,
             taps: &[],
             data_root,
             state,

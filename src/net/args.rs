@@ -43,6 +43,9 @@ pub struct NetArgs {
     /// Option of resolv.conf, instead of the host's
     #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
     pub dns_option: Vec<String>,
+    /// Let it reach what listens on this host's loopback device, by the name host.minirun.internal (TCP and UDP)
+    #[arg(long)]
+    pub host_access: bool,
     /// Make a tap device for a program that speaks Ethernet (a virtual machine), as tap0 or tap0:10.9.0.1/24; the container's
     /// user may open it
     #[arg(long, value_name = "NAME[:ADDRESS]")]

@@ -25,7 +25,7 @@ use super::rules;
 use super::step::Step;
 use super::table::Change;
 use super::wish::Wish;
-use super::{Network, Request, conntrack, nft};
+use super::{Network, Request, access, conntrack, nft};
 use crate::error::refused;
 use crate::init::carry_out;
 use crate::sync::{self, FromChild};
@@ -56,6 +56,7 @@ impl Network {
             servers: &[],
             search: &[],
             publish: &[],
+            host_access: own.host_access,
             taps: &[],
             data_root: &own.data_root,
             state: &own.state,
@@ -106,6 +107,10 @@ impl Network {
         if self.own.guarded {
             let members = rules::members(&gone.name, gone.address, gone.address6);
             change_inside(pid, &members.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
+        }
+        if self.own.host_access {
+            let known = access::elements(gone.gateway).map(Change::DeleteElement).collect::<Vec<_>>();
+            change_inside(pid, &if hub.bridges[at].definition.internal { vec![] } else { known })?;
         }
         hub.bridges.remove(at);
         hub.leases.remove(at);

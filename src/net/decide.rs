@@ -19,7 +19,7 @@ use super::step::{Place, Step};
 use super::table::Change;
 use super::tap;
 use super::wish::Wish;
-use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, dns, rules};
+use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, access, dns, rules};
 use crate::error::refused;
 
 /// So many interfaces a container has at most: their ends on the host are numbered by a letter.
@@ -42,6 +42,7 @@ impl Network {
             hub: None,
             published: vec![],
             names: vec![],
+            access: vec![],
             answers,
             own: Own {
                 id: request.id.to_owned(),
@@ -51,6 +52,7 @@ impl Network {
                 made: 0,
                 has_names: false,
                 guarded: !request.rules_itself,
+                host_access: request.host_access,
             },
         };
         match request.mode {
@@ -81,6 +83,11 @@ impl Network {
         }
         let mut hub = Hub::look(attachments, request)?;
         let there: &[Interface] = request.beside.map_or(&[], |beside| &beside.interfaces);
+        let all_internal = hub.bridges.iter().all(|bridge| bridge.definition.internal);
+        if request.host_access && all_internal && request.beside.is_none() {
+            let message = "use --host-access: an internal network is one whose containers do not reach the host";
+            return Err(refused(message, "leave out --host-access, or use a network that is not internal"));
+        }
         let taps = request.beside.map_or(request.taps, |beside| &beside.taps);
         let has_way_out = there.iter().any(|interface| interface.default_route);
         let gateway = default_route(attachments, &hub.bridges).filter(|_| !has_way_out);
@@ -117,6 +124,9 @@ impl Network {
         self.steps.insert(first_inside.unwrap_or(self.steps.len()), lo);
         if !request.beside.is_some_and(|beside| beside.own.has_names) {
             self.steps.extend(rules::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
+            if request.host_access {
+                self.steps.extend(access::rules());
+            }
             if self.own.guarded {
                 self.steps.extend(rules::guard().into_iter().map(Step::NftInside));
                 self.steps.extend(tap::opened(taps));
@@ -126,6 +136,11 @@ impl Network {
         if self.own.guarded {
             let members = self.interfaces.iter().flat_map(|own| rules::members(&own.name, own.address, own.address6));
             self.steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
+        }
+        if request.host_access {
+            let ways_out = self.interfaces.iter().zip(&hub.bridges).filter(|(_, bridge)| !bridge.definition.internal);
+            let elements: Vec<_> = ways_out.flat_map(|(interface, _)| access::elements(interface.gateway)).collect();
+            self.steps.extend(elements.into_iter().map(|element| Step::NftInside(Change::AddElement(element))));
         }
         self.host_steps = hub.ground.missing.clone();
         hub.leases = leases;

@@ -101,6 +101,7 @@ fn nft(change: &Change) -> String {
                 Verdict::Jump(chain) => format!("jump {chain}"),
                 Verdict::SetDestinationPort(protocol, port) => format!("{} dport set {port}", name_of(*protocol)),
                 Verdict::SetSourcePort(protocol, port) => format!("{} sport set {port}", name_of(*protocol)),
+                Verdict::RedirectTo(address, port) => format!("dnat ip to {address}:{port}"),
                 Verdict::Redirect(what, map) => {
                     let family = if map.value[0] == Field::Ipv4 { "ip" } else { "ip6" };
                     format!("dnat {family} to {} map @{}", properties(what), map.name)
@@ -284,6 +285,7 @@ fn nft_reason(change: &Change) -> &'static str {
             "closed" => "the bridges whose containers reach neither the outside nor the host",
             "within" => "the ways from a bridge back to itself",
             "open" => "the ports of this container that are published",
+            "hosts4" => "the addresses by which this container knows the host",
             "guarded" => "the links on which minirun turned forwarding on",
             "own4" | "own6" => "each bridge with its own address: its containers may ask the host there",
             "members4" | "members6" => "each bridge with the addresses of its network",
@@ -299,10 +301,14 @@ fn nft_reason(change: &Change) -> &'static str {
             "own4" | "own6" | "gateways4" | "gateways6" => "the bridge's address",
             "members4" | "members6" => "the addresses of the network",
             "open" => "published",
+            "hosts4" => "the host, for this container",
             _ => "the bridge",
         },
         Change::DeleteElement(_) => "it is no longer so",
         Change::AddChain { hook: None, .. } => "looks up what is published",
+        Change::AddChain { name: "host", .. } => {
+            "sees the first packet of every connection that a program in here opens"
+        }
         Change::AddChain { hook: Some(hook), .. } => match hook {
             Hook::Prerouting => "sees the first packet of every connection that comes in",
             Hook::Output => "sees the first packet of every connection that a program of the host opens",
@@ -319,6 +325,11 @@ fn nft_reason(change: &Change) -> &'static str {
 fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str {
     let (first, second) = (matches.first(), matches.get(1));
     match (chain, first, second, verdict) {
+        (.., Verdict::RedirectTo(..)) => {
+            "what is sent to the host goes to minirun, which listens in here and passes it on to the host's loopback device"
+        }
+        (_, Some(Match::In(_, set)), ..) if set.name == "hosts4" => "what is led elsewhere has to be remembered",
+        ("names", Some(Match::Source(_)), _, Verdict::Accept) => "and so have the answers",
         (_, _, _, Verdict::Jump(_)) => "only what is sent to an address of the host can be for a published port",
         (_, _, _, Verdict::SetDestinationPort(..)) => {
             "the name server listens at another port, so that the container's programs may have port 53"

@@ -4,6 +4,7 @@
 //! [`Network::prepare`] makes bridges where they are missing; [`Network::attach`] does the container's steps. `launch.rs`
 //! calls them in this order.
 
+pub mod access;
 pub mod apply;
 pub mod args;
 pub mod change;
@@ -92,6 +93,8 @@ pub struct Request<'a> {
     pub search: &'a [String],
     /// `-p`.
     pub publish: &'a [Wish],
+    /// `--host-access`.
+    pub host_access: bool,
     /// `--tap`.
     pub taps: &'a [Tap],
     /// Where the networks are defined.
@@ -119,6 +122,8 @@ struct Own {
     has_names: bool,
     /// Whether it has rules of its own that keep others out.
     guarded: bool,
+    /// Whether it reaches the host's loopback device.
+    host_access: bool,
 }
 
 /// The network of one container, decided.
@@ -141,6 +146,8 @@ pub struct Network {
     published: Vec<Element>,
     /// The sockets of the container's name server.
     names: Vec<OwnedFd>,
+    /// Those of its way to the host.
+    access: Vec<OwnedFd>,
     /// How it answers.
     answers: dns::Options,
     own: Own,
@@ -219,6 +226,9 @@ impl Network {
         if self.inside().any(|change| *change == Change::AddTable) {
             let (udp, tcp) = dns::open(NAMES_PORT)?;
             sockets.extend([udp, tcp]);
+            if self.own.host_access {
+                sockets.extend(access::open()?);
+            }
         }
         Ok(sockets)
     }
@@ -288,6 +298,9 @@ impl Network {
         if self.inside().next().is_some() && !sockets.is_empty() {
             self.make_inside(sockets.remove(0))?;
         }
+        if self.own.host_access && !sockets.is_empty() {
+            self.access = sockets.split_off(sockets.len().saturating_sub(access::SOCKETS));
+        }
         self.names = sockets;
         conntrack::forget(&self.ports)
     }
@@ -321,6 +334,13 @@ impl Network {
         if let (Some(tcp), Some(udp)) = (self.names.pop(), self.names.pop()) {
             let options = dns::Options { forward, ..self.answers.clone() };
             services.names = Some(Responder::new(udp, tcp, options)?);
+        }
+        if !self.access.is_empty() {
+            services.host = Some(access::relay(std::mem::take(&mut self.access))?);
+        }
+        if let Some(relay) = &mut services.host {
+            let ways_out = self.interfaces.iter().zip(&hub.bridges).filter(|(_, bridge)| !bridge.definition.internal);
+            relay.set_gateways(ways_out.map(|(interface, _)| interface.gateway).collect());
         }
         services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
         let elements = self.published.clone();

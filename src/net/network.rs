@@ -16,7 +16,7 @@ use super::hub::{self, Link, View};
 use super::mode::Attachment;
 use super::opened::opened_before;
 use super::options::options_of;
-use super::rate::Rate;
+use super::rate;
 use super::rtnl::{Mac, Rtnl};
 use super::rules::{skeleton, wanted};
 use super::step::{Place, Step};
@@ -147,12 +147,8 @@ impl Bridge {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
         }
         steps.push(Step::SetUp { place: hub, link: host.clone() });
-        let shape = |place, link: &String, rate: Option<Rate>| {
-            let burst = |rate: Rate| rate.burst(interface.mtu);
-            rate.map(|rate| Step::Shape { place, link: link.clone(), rate, burst: burst(rate) })
-        };
         // What the container receives leaves by the host's end.
-        steps.extend(shape(hub, host, wish.rates.received));
+        steps.extend(rate::shape(hub, host, wish.rates.received, interface.mtu));
         if ipv6_on_links {
             steps.push(Step::NoLinkLocal { place: inside, link: name.clone() });
         }
@@ -160,7 +156,7 @@ impl Bridge {
         steps.push(address(interface.address.into()));
         steps.extend(interface.address6.map(|own| address(own.into())));
         steps.push(Step::SetUp { place: inside, link: name.clone() });
-        steps.extend(shape(inside, name, wish.rates.sent));
+        steps.extend(rate::shape(inside, name, wish.rates.sent, interface.mtu));
         if interface.default_route {
             let gateway6 = self.definition.gateway6.map(|net| IpAddr::V6(net.addr()));
             steps.push(Step::AddDefaultRoute { gateway: self.definition.gateway.addr().into() });

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 
+use super::step::{Place, Step};
+
 /// How long a packet may wait, in microseconds: a queue that TCP needs to keep a link full, and no more than people notice.
 pub const LATENCY: u64 = 50_000;
 /// The least burst in bytes: some packets, so that a late timer leaves no gap at slow rates.
@@ -130,6 +132,11 @@ impl fmt::Display for Rates {
             (sent, received) => write!(f, "{}/{}", text(sent), text(received)),
         }
     }
+}
+
+/// What holds a link with this MTU to a rate, where there is one.
+pub fn shape(place: Place, link: &str, rate: Option<Rate>, mtu: u32) -> Option<Step> {
+    rate.map(|rate| Step::Shape { place, link: link.to_owned(), rate, burst: rate.burst(mtu) })
 }
 
 #[cfg(test)]

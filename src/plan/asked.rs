@@ -95,6 +95,14 @@ pub fn refuse_what_cannot_be(args: &RunArgs, mode: &Mode) -> Result<()> {
         };
         return Err(refused(format!("publish port `{port}`: {why}"), remedy));
     }
+    if args.network.host_access && !matches!(mode, Mode::Networks(_)) {
+        let (why, remedy) = match mode {
+            Mode::Host => ("the container is in the host's network already", "leave out --host-access, or --net=host"),
+            Mode::None => ("--net=none has no way to the host", "leave out --host-access, or --net=none"),
+            _ => ("the network is another's", "ask for it where that network is made"),
+        };
+        return Err(refused(format!("use --host-access: {why}"), remedy));
+    }
     if let (Some(tap), true) = (args.network.tap.first(), mode.joins()) {
         let message = format!("make tap device `{tap}`: with --net={mode} it would be in another's network");
         return Err(refused(message, "leave out --tap, or --net"));
