@@ -128,6 +128,7 @@ impl Bundle {
             search: &search,
             publish: &[],
             host_access: false,
+            lent: &self.args.network.lent()?,
             taps: &[],
             data_root,
             state,

@@ -69,6 +69,14 @@ impl<'a> Applier<'a> {
                         self.done.push(step.clone());
                     }
                 }
+                Way::Lending => {
+                    for step in group {
+                        let Step::Lend { device, name } = step else { continue };
+                        device.lend(self.hub, name, self.pid)?;
+                        self.indices.insert((Place::Container, name.clone()), device.index_inside());
+                        self.done.push(step.clone());
+                    }
+                }
                 Way::Tun => {
                     for step in group {
                         self.add_tap(step)?;
@@ -100,9 +108,10 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// What was done stays.
-    pub fn commit(mut self) {
+    /// What was done stays. The socket in the container's namespace, if there is one.
+    pub fn commit(mut self) -> Option<Rtnl> {
         self.done.clear();
+        self.container.take()
     }
 
     /// Undoes steps, last first. Goes on after an error and tells all; what is not there any more is no error.
@@ -184,8 +193,9 @@ impl<'a> Applier<'a> {
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
             Step::Shape { place, link, rate, burst } => rtnl::shape(self.index(*place, link)?, *rate, *burst),
+            Step::SetMtu { link, mtu } => rtnl::set_mtu(self.index(Place::Container, link)?, *mtu),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
-            Step::AddTap { .. } | Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
+            Step::Lend { .. } | Step::AddTap { .. } | Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
             }
         })
@@ -244,6 +254,10 @@ impl<'a> Applier<'a> {
                     other => other.with_context(|| format!("set `{key}` to 0")),
                 }
             }
+            Step::Lend { device, .. } => match &mut self.container {
+                Some(inside) => device.give_back(inside, self.hub),
+                None => Ok(()),
+            },
             // Addresses, routes, ports, rates and states go with their links, sets and rules with their table.
             _ => Ok(()),
         }
@@ -276,6 +290,7 @@ enum Way {
     Nft,
     Sysctl,
     Tun,
+    Lending,
     Inside,
 }
 
@@ -283,6 +298,7 @@ fn way(step: &Step) -> Way {
     match step {
         Step::Nft(_) => Way::Nft,
         Step::AddTap { .. } => Way::Tun,
+        Step::Lend { .. } => Way::Lending,
         Step::Sysctl { place: Place::Hub, .. } => Way::Sysctl,
         Step::Sysctl { place: Place::Container, .. } | Step::NftInside(_) => Way::Inside,
         other => Way::Rtnl(other.place()),

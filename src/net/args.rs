@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::lent::Lent;
 use super::mode::{Mode, Net, mac};
 use super::wish::Wish;
 use crate::error::refused;
@@ -15,7 +16,7 @@ use crate::options;
 #[derive(Debug, Default, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetArgs {
-    /// Network: none, host, bridge, container:ID, ns:NAME, or a network's name with options, as front:ip=10.1.0.9,alias=db
+    /// Network: none, host, bridge, container:ID, ns:NAME, dev:LINK (a link of the host, lent), or a network's name with options, as front:ip=10.1.0.9,alias=db
     /// (ip, ip6, mac, alias, ifname, host-ifname, mtu, gw-prio, hairpin, rate=SENT/RECEIVED); several give an interface each
     #[arg(long, visible_alias = "network", value_name = "NET")]
     pub net: Vec<Net>,
@@ -92,6 +93,20 @@ impl NetArgs {
             }
         }
         Ok(mode)
+    }
+
+    /// The links of the host that are to be lent.
+    ///
+    /// Errors: one twice.
+    pub fn lent(&self) -> Result<Vec<Lent>> {
+        let device = |net: &Net| if let Net::Device(lent) = net { Some(lent.clone()) } else { None };
+        let all: Vec<Lent> = self.net.iter().filter_map(device).collect();
+        for (at, lent) in all.iter().enumerate() {
+            if all[..at].iter().any(|other| other.device == lent.device) {
+                bail!("lend `{}`: asked for twice", lent.device);
+            }
+        }
+        Ok(all)
     }
 
     /// What is published; `of_image` are the ports that the image names.

@@ -57,6 +57,7 @@ impl Network {
             search: &[],
             publish: &[],
             host_access: own.host_access,
+            lent: &[],
             taps: &[],
             data_root: &own.data_root,
             state: &own.state,
@@ -228,6 +229,14 @@ fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result
     let path = format!("/proc/{pid}/ns/net");
     let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())
         .with_context(|| format!("open `{path}`"))?;
+    in_namespace_of(&namespace, work)
+}
+
+/// The same in a network namespace that is open.
+pub(in crate::net) fn in_namespace_of(
+    namespace: &OwnedFd,
+    work: impl FnOnce() -> Result<Vec<OwnedFd>>,
+) -> Result<Vec<OwnedFd>> {
     let (ours, theirs) = sync::pair()?;
     match sys::clone3(0, None).context("make a process for the container's network")? {
         Side::Parent(child) => {
@@ -240,7 +249,7 @@ fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result
             }
         }
         Side::Child => carry_out(&theirs, || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).context("join the container's network")?;
+            setns(namespace, CloneFlags::CLONE_NEWNET).context("join the container's network")?;
             let sockets = work()?;
             theirs.inside(&sockets.iter().map(std::os::fd::AsFd::as_fd).collect::<Vec<_>>())?;
             sys::exit_now(0)

@@ -9,6 +9,7 @@ use nix::fcntl::FlockArg;
 use super::definition::Definition;
 use super::hub::{self, View};
 use super::ipam::{self, Lease};
+use super::lent::Lent;
 use super::look::{Look, lock};
 use super::network::{self, Bridge};
 use super::ports::{elements_of, free};
@@ -19,7 +20,7 @@ use super::step::{Place, Step};
 use super::table::Change;
 use super::tap;
 use super::wish::Wish;
-use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, access, dns, rules};
+use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, access, dns, lent, rules};
 use crate::error::refused;
 
 /// So many interfaces a container has at most: their ends on the host are numbered by a letter.
@@ -37,6 +38,8 @@ impl Network {
             interfaces: vec![],
             ports: vec![],
             taps: request.taps.to_vec(),
+            lent: vec![],
+            way_back: None,
             host_steps: vec![],
             steps: vec![],
             hub: None,
@@ -53,6 +56,7 @@ impl Network {
                 has_names: false,
                 guarded: !request.rules_itself,
                 host_access: request.host_access,
+                lender: None,
             },
         };
         match request.mode {
@@ -60,6 +64,7 @@ impl Network {
             Mode::None => network.steps.push(Step::SetUp { place: Place::Container, link: "lo".into() }),
             Mode::Host | Mode::Container(_) | Mode::Namespace(_) => {}
         }
+        network.decide_lent(request)?;
         network.steps.extend(tap::steps(request.taps, MOST_INTERFACES as u32 + 2));
         if !request.mode.joins() && request.beside.is_none() {
             // Before those that were asked for, which may say otherwise.
@@ -89,6 +94,7 @@ impl Network {
             return Err(refused(message, "leave out --host-access, or use a network that is not internal"));
         }
         let taps = request.beside.map_or(request.taps, |beside| &beside.taps);
+        let lent = &lent::names(request);
         let has_way_out = there.iter().any(|interface| interface.default_route);
         let gateway = default_route(attachments, &hub.bridges).filter(|_| !has_way_out);
         let mut leases = Vec::new();
@@ -98,12 +104,17 @@ impl Network {
             let lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
             let others = || there.iter().chain(&self.interfaces);
             let is_tap = |name: &String| taps.iter().any(|tap| tap.name == *name);
-            let free = |name: &String| !is_tap(name) && !others().any(|other| other.name == *name);
+            let is_lent = |name: &String| lent.iter().any(|other| other == name);
+            let free = |name: &String| !is_tap(name) && !is_lent(name) && !others().any(|other| other.name == *name);
             let name = wish.ifname.clone().or_else(|| (at..).map(|number| format!("eth{number}")).find(free));
             let mut interface = interface(wish, definition, &lease, &hub.view, gateway == Some(at));
             interface.name = name.unwrap_or_default();
             if interface.host.is_empty() {
                 interface.host = host_link(request.id, request.runs, made + at);
+            }
+            if is_lent(&interface.name) {
+                let message = format!("use network `{}`: `{}` is a link that is lent", wish.network, interface.name);
+                return Err(refused(message, "ifname= gives one of them another name"));
             }
             if is_tap(&interface.name) {
                 bail!("use network `{}`: `{}` is a tap device", wish.network, interface.name);
@@ -130,6 +141,8 @@ impl Network {
             if self.own.guarded {
                 self.steps.extend(rules::guard().into_iter().map(Step::NftInside));
                 self.steps.extend(tap::opened(taps));
+                let known = lent.iter().filter(|_| request.beside.is_some()).flat_map(|name| rules::everywhere(name));
+                self.steps.extend(known.map(|one| Step::NftInside(Change::AddElement(one))));
             }
             self.own.has_names = true;
         }
@@ -149,6 +162,38 @@ impl Network {
         if !request.publish.is_empty() {
             let own = self.own.clone();
             self.publish(request.publish, &own, request.dry)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the links that are to be lent, and lists the steps.
+    fn decide_lent(&mut self, request: &Request<'_>) -> Result<()> {
+        if request.lent.is_empty() {
+            return Ok(());
+        }
+        let mut rtnl = Rtnl::open()?;
+        self.own.lender = Some(hub::number(&rtnl)?);
+        self.lent = lent::look(&mut rtnl, request.lent)?;
+        let mut has_way_out = self.interfaces.iter().any(|interface| interface.default_route);
+        let mut has_way_out6 =
+            has_way_out && self.interfaces.iter().any(|own| own.default_route && own.address6.is_some());
+        for (at, wish) in request.lent.iter().enumerate() {
+            let name = wish.name();
+            let others = request.lent[..at].iter().map(Lent::name);
+            if others.chain(request.taps.iter().map(|tap| tap.name.as_str())).any(|other| other == name) {
+                let message = format!("lend `{}`: there is another `{name}` in the container", wish.device);
+                return Err(refused(message, "ifname= gives it another name there"));
+            }
+            if has_way_out && wish.gateway.is_some() || has_way_out6 && wish.gateway6.is_some() {
+                let message = format!("lend `{}`: the container has a default route already", wish.device);
+                return Err(refused(message, "leave out gateway=, or give the other network up"));
+            }
+            has_way_out |= wish.gateway.is_some();
+            has_way_out6 |= wish.gateway6.is_some();
+            self.steps.extend(self.lent[at].steps(wish));
+            if self.own.guarded && !self.interfaces.is_empty() {
+                self.steps.extend(rules::everywhere(name).map(|one| Step::NftInside(Change::AddElement(one))));
+            }
         }
         Ok(())
     }

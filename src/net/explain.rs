@@ -49,6 +49,8 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             let latency = LATENCY / 1000;
             vec![format!("{tc} qdisc add dev {link} root tbf rate {rate} burst {burst} latency {latency}ms")]
         }
+        Step::Lend { device, name } => vec![format!("ip link set {} name {name} netns {netns}", device.name)],
+        Step::SetMtu { link, mtu } => vec![format!("ip -n {netns} link set {link} mtu {mtu}")],
         Step::AddTap { link, owner, .. } => {
             vec![format!("ip -n {netns} tuntap add dev {link} mode tap user {owner}")]
         }
@@ -199,6 +201,8 @@ pub fn deed(step: &Step) -> String {
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
         Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),
         Step::Shape { link, rate, .. } => format!("limit what leaves by `{link}` to {rate}"),
+        Step::Lend { device, .. } => format!("lend `{}`", device.name),
+        Step::SetMtu { link, mtu } => format!("set the MTU of `{link}` to {mtu}"),
         Step::AddTap { link, .. } => format!("add tap device `{link}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
@@ -251,6 +255,8 @@ pub fn reason(step: &Step) -> String {
                 "a bucket that fills at this rate: {what} no faster; it holds back what leaves, so it is at the sending end"
             )
         }
+        Step::Lend { .. } => "a link is in one namespace at a time: in the container it has no address, and the host has it no more".into(),
+        Step::SetMtu { .. } => "asked for".into(),
         Step::AddTap { .. } => {
             "a tap device is a cable whose other end is a program: its owner opens it at /dev/net/tun, without a capability"
                 .into()

@@ -15,6 +15,7 @@ pub mod dns;
 pub mod explain;
 pub mod hub;
 pub mod ipam;
+pub mod lent;
 pub mod look;
 pub mod members;
 pub mod mend;
@@ -55,6 +56,7 @@ use self::apply::Applier;
 use self::dns::Responder;
 use self::hub::View;
 use self::ipam::Lease;
+use self::lent::{Device, Lent};
 use self::look::tell_what_was_made;
 use self::members::Members;
 use self::mend::Mender;
@@ -95,6 +97,8 @@ pub struct Request<'a> {
     pub publish: &'a [Wish],
     /// `--host-access`.
     pub host_access: bool,
+    /// Links of the host that are lent.
+    pub lent: &'a [Lent],
     /// `--tap`.
     pub taps: &'a [Tap],
     /// Where the networks are defined.
@@ -124,6 +128,8 @@ struct Own {
     guarded: bool,
     /// Whether it reaches the host's loopback device.
     host_access: bool,
+    /// The number of the namespace whose links are lent to it.
+    lender: Option<u64>,
 }
 
 /// The network of one container, decided.
@@ -137,6 +143,10 @@ pub struct Network {
     pub ports: Vec<Port>,
     /// Its tap devices.
     pub taps: Vec<Tap>,
+    /// Links of the host that are lent to it.
+    pub lent: Vec<Device>,
+    /// By what they come back: a socket in its namespace, and the file that keeps that.
+    way_back: Option<(Rtnl, PathBuf)>,
     /// Steps that make the bridges and the rules; on almost every run they are there and there are none.
     pub host_steps: Vec<Step>,
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
@@ -264,18 +274,20 @@ impl Network {
             // Nothing to do in the hub: the container's own socket will do.
             let mut sockets = enter()?;
             let mut rtnl = take_rtnl(&mut sockets)?;
-            if self.taps.is_empty() {
+            if self.taps.is_empty() && self.lent.is_empty() {
                 return rtnl
                     .batch(vec![rtnl::set_up("lo")])
                     .map_err(|refused| refused.error.context("set link `lo` up"));
             }
             let mut hub = Rtnl::open()?;
+            let kept = lent::keep_for(&self.lent, &hub, &self.own.id, pid)?;
             let mut applier = Applier::new(&mut hub, pid);
             applier.enter(rtnl, sockets);
             applier.apply(&self.steps)?;
-            applier.commit();
+            self.way_back = applier.commit().zip(kept.map(lent::Keeper::into_path));
             return Ok(());
         };
+        let kept = lent::keep_for(&self.lent, &hub.rtnl, &self.own.id, pid)?;
         let mut applier = Applier::new(&mut hub.rtnl, pid);
         for link in hub.bridges.iter().filter_map(|bridge| bridge.link.as_ref()) {
             applier.know(&link.name, link.index);
@@ -288,7 +300,7 @@ impl Network {
         applier.enter(rtnl, sockets.drain(..self.taps.len().min(sockets.len())).collect());
         applier.apply(rest)?;
         applier.settle()?;
-        applier.commit();
+        self.way_back = applier.commit().zip(kept.map(lent::Keeper::into_path));
         let element = |step: &Step| match step {
             Step::Nft(Change::AddElement(element)) => Some(element.clone()),
             _ => None,
@@ -308,12 +320,16 @@ impl Network {
     /// Takes back what does not end with the container: its published ports. Not before it was attached: then they are
     /// nobody's, or another container's. A second time nothing is left to do.
     pub fn release(&mut self) -> Result<()> {
+        let back = match self.way_back.take() {
+            Some((inside, path)) => lent::bring_back(&self.lent, inside, &path),
+            None => Ok(()),
+        };
         let published = std::mem::take(&mut self.published);
         if published.is_empty() {
-            return Ok(());
+            return back;
         }
         delete(published.into_iter().map(Change::DeleteElement).collect())?;
-        conntrack::forget(&self.ports)
+        conntrack::forget(&self.ports).and(back)
     }
 
     /// What its holder does for it while it runs.
@@ -354,7 +370,8 @@ impl Network {
         record.network = self.mode.to_string();
         record.interfaces.clone_from(&self.interfaces);
         record.ports.clone_from(&self.ports);
-        record.hub = self.hub.as_ref().map(|hub| hub.number);
+        record.hub = self.hub.as_ref().map(|hub| hub.number).or(self.own.lender);
+        lent::write_down(&self.lent, &self.mode, record);
     }
 
     /// The settings that the container's own process makes.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::lent::Device;
 use super::rate::Rate;
 use super::rtnl::Mac;
 use super::table::Change;
@@ -110,6 +111,20 @@ pub enum Step {
         /// So many bytes may leave at once.
         burst: u32,
     },
+    /// A link of the hub goes to the container.
+    Lend {
+        /// What it is in the hub.
+        device: Box<Device>,
+        /// Its name in the container.
+        name: String,
+    },
+    /// How long its packets are at most, of a link in the container.
+    SetMtu {
+        /// The link's name.
+        link: String,
+        /// In bytes.
+        mtu: u32,
+    },
     /// A tap device in the container that stays without a program that has it open.
     AddTap {
         /// Its name.
@@ -148,7 +163,11 @@ impl Step {
             | Self::SetUp { place, .. }
             | Self::Shape { place, .. }
             | Self::Sysctl { place, .. } => *place,
-            Self::AddTap { .. } | Self::AddDefaultRoute { .. } | Self::NftInside(_) => Place::Container,
+            Self::Lend { .. }
+            | Self::SetMtu { .. }
+            | Self::AddTap { .. }
+            | Self::AddDefaultRoute { .. }
+            | Self::NftInside(_) => Place::Container,
             Self::AddBridge { .. }
             | Self::SetAlias { .. }
             | Self::AddVeth { .. }

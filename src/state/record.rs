@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::net::Interface;
+use crate::net::lent::Device;
 use crate::net::publish::Port;
 use crate::sandbox::user::User;
 use crate::security::SecurityOptions;
@@ -35,6 +36,9 @@ pub struct Record {
     pub ports: Vec<Port>,
     /// The number of the network namespace in which its bridges and ports are.
     pub hub: Option<u64>,
+    /// Links of that namespace that are lent to it, as they were.
+    #[serde(default)]
+    pub lent: Vec<Device>,
     /// Seconds since 1970.
     pub created: u64,
     /// Seconds since 1970: the last start.

@@ -4,6 +4,7 @@
 //! `rtnetlink` crate; its connection, which sends one request at a time and waits, is not used: the kernel handles every
 //! message of one `send` before that call returns, so a batch costs one round trip.
 
+mod lending;
 mod requests;
 
 use std::io;
@@ -20,6 +21,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 
+pub use self::lending::{Kept, again, give_back, lend, set_mac, set_mtu};
 pub use self::requests::{
     add_address, add_bridge, add_default_route, add_veth, delete_link, no_link_local, set_alias, set_port,
     set_port_option, set_up, shape,

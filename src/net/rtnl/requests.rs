@@ -58,7 +58,7 @@ pub fn add_veth(host: &str, mtu: u32, peer: &str, peer_mac: Mac, peer_index: u32
     Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
-fn set_link(link: LinkMessage) -> Request {
+pub(super) fn set_link(link: LinkMessage) -> Request {
     Request { message: RouteNetlinkMessage::SetLink(link), flags: 0 }
 }
 
