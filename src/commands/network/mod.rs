@@ -126,7 +126,7 @@ fn connect(args: &ConnectArgs, root: &Path) -> Result<()> {
     };
     let mode = options.mode()?;
     let Some(wish) = mode.attachments().first() else {
-        bail!("connect network: `{mode}` is not one that can be connected");
+        bail!("connect network: `{}` is not one that can be connected", args.network);
     };
     let found = State::open(root)?.find(&args.container)?;
     control::ask(&found, &Ask::Connect(Net::Network(wish.clone()))).map(drop)
