@@ -142,6 +142,8 @@ pub struct RunAlone {
   minirun run busybox sh -c 'ip addr; ip route'     address and route on the managed bridge
   minirun run -it busybox sh                        a shell with a terminal
   minirun run --net=none busybox true               no network but lo
+  minirun run --net=bridge:rate=1mbit busybox sh    how fast it sends and receives
+  minirun run --host-access busybox sh              host.minirun.internal is the host's 127.0.0.1 too
   minirun run -v $PWD:/src:ro -w /src busybox ls    a directory of the host, read-only
   minirun run --pcap-on-fail x.pcapng busybox CMD   its last packets, if it fails
   minirun run --rootfs ./tree /bin/prog             a directory instead of an image (it is not changed)

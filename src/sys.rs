@@ -240,11 +240,15 @@ pub fn set_controlling_terminal(tty: impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives one message of at most `buffer.len()` bytes and at most eight descriptors from a SEQPACKET socket, the
+/// So many descriptors go in one message at most: the four sockets of a network, those of its way to the host, and its tap
+/// devices.
+pub const MOST_DESCRIPTORS: usize = 4 + crate::net::access::SOCKETS + crate::net::tap::MOST;
+
+/// Receives one message of at most `buffer.len()` bytes and at most [`MOST_DESCRIPTORS`] descriptors from a SEQPACKET socket, the
 /// descriptors marked close-on-exec. Zero bytes mean that the other side has closed.
 pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut space = nix::cmsg_space!([RawFd; 8]);
+    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
     let mut slices = [io::IoSliceMut::new(buffer)];
     let message = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
@@ -288,24 +292,26 @@ pub fn has_carrier(socket: impl AsFd, name: &str) -> io::Result<bool> {
     const SIOCETHTOOL: libc::c_ulong = 0x8946;
     // `struct ethtool_value`: command and answer.
     let mut value = [ETHTOOL_GLINK, 0];
-    // SAFETY: all-zero is a valid `ifreq`: integers, and a union of integers and pointers.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
-        *to = from as libc::c_char;
-    }
+    let mut request = interface_request(name);
     request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
     // SAFETY: the kernel reads the request and writes one `ethtool_value` where its pointer leads; both live across the call.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if result == 0 { Ok(value[1] != 0) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The index of the link `name` in the socket's network namespace (`SIOCGIFINDEX`, netdevice(7)).
-pub fn link_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
+/// A request about the link `name`.
+fn interface_request(name: &str) -> libc::ifreq {
     // SAFETY: all-zero is a valid `ifreq`: integers, and a union of integers and pointers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
         *to = from as libc::c_char;
     }
+    request
+}
+
+/// The index of the link `name` in the socket's network namespace (`SIOCGIFINDEX`, netdevice(7)).
+pub fn link_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
+    let mut request = interface_request(name);
     // SAFETY: the kernel reads and writes one `ifreq`, which lives across the call.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
     if result != 0 {
@@ -313,6 +319,23 @@ pub fn link_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
     }
     // SAFETY: this call fills in this field of the union.
     Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
+}
+
+/// Makes a tap device that stays when nobody has it open, in the network namespace in which `tun` (`/dev/net/tun`) was opened;
+/// user `owner` may open it.
+pub fn add_tap(tun: impl AsFd, name: &str, index: u32, owner: u32) -> io::Result<()> {
+    let tun = tun.as_fd().as_raw_fd();
+    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: the kernel reads one `int` where the pointer leads; it lives across the call.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETIFINDEX, &raw const index) })?;
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: the kernel reads and writes one `ifreq` where the pointer leads; it lives across the call.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETIFF, &raw mut request) })?;
+    // SAFETY: the argument is a number, no pointer.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETOWNER, libc::c_ulong::from(owner)) })?;
+    // SAFETY: the argument is a number, no pointer.
+    check(unsafe { libc::ioctl(tun, libc::TUNSETPERSIST, 1 as libc::c_ulong) })
 }
 
 /// A netlink socket that another process opened. (`netlink-sys` takes descriptors in no safe way.)

@@ -18,6 +18,10 @@ fn equal(host: &Host, options: &[&str]) {
     let script = host.minirun([&["run", "--dry-run", "--name=web"], options, &["busybox", "true"]].concat()).ok();
     host.minirun([&["run", "-d", "--name=web"], options, &["busybox", "sleep", "1000"]].concat()).ok();
     let id = host.inspect("web", ".Id");
+    if options.iter().any(|option| option.starts_with("--tap")) {
+        // The kernel notices a moment later that no program has the device open.
+        host.sh("sleep 1.5").ok();
+    }
     let own = both(&format!("/proc/{}/ns/net", host.pid_of("web")));
     take_down(host, &before);
     by_hand(host, &with_id(&script, &id), &own, &before, options);
@@ -45,6 +49,7 @@ fn by_hand(host: &Host, script: &str, own: &(Snapshot, Snapshot), before: &Snaps
     );
     host.sh(&format!("sh {file} down")).ok();
     as_before(host, before);
+    println!("the same by hand: {}", options.join(" "));
 }
 
 /// Waits until the kernel has taken all apart.
@@ -79,6 +84,14 @@ fn networks(host: &Host) {
     host.network(&["--subnet=10.52.0.0/24", "--internal", "--opt=stp=on", "--opt=ageing_time=9000"], "closed");
     host.network(&["--subnet=10.53.0.0/24", "--ipv6", "--internal", "--mtu=1300"], "closed6");
     host.minirun(["system", "prune"]).ok();
+    // A link of the host's own, for what is lent.
+    host.sh(
+        "ip netns add far; ip link add eth9 mtu 1300 type veth peer name far0 netns far; ip -n far link set far0 up
+         ip link set eth9 address 02:00:00:00:00:99 addrgenmode none; sysctl -qw net.ipv4.conf.eth9.arp_filter=1
+         ip addr add 10.77.0.1/24 brd + dev eth9; ip -6 addr add fd77::1/64 dev eth9 nodad; ip link set eth9 up
+         ip route add 10.88.0.0/16 via 10.77.0.2 dev eth9 metric 77; ip -6 route add fd88::/64 via fd77::2 dev eth9",
+    )
+    .ok();
 }
 
 // While it happens: the same commands, each with its cost; as lines of JSON; as the script that was just done.
@@ -155,6 +168,12 @@ equal_tests! {
     names: "--net=front:ifname=l.an-0_+,host-ifname=_up+1";
     settings: "--net=none" "--sysctl=net.ipv4.ip_local_port_range=2000 3000";
     several: "--net=apart" "--net=front:gw-prio=5" "--net=closed6";
+    rates: "--net=front:rate=10mbit/20mbit";
+    taps: "--net=none" "--tap=tap0:10.9.0.1/24" "--tap=t1";
+    tap_beside_a_network: "--net=front" "--tap=tap0";
+    host_access: "--host-access";
+    lent: "--net=dev:eth9:ip=10.77.0.7/24,gateway=10.77.0.2,ifname=lan0,mtu=1250";
+    lent_beside_a_network: "--net=front" "--net=dev:eth9:ip=10.77.0.7/24";
     with_rights: "--cap-add=NET_ADMIN" "--sysctl=net.ipv4.ip_forward=1";
 }
 

@@ -41,6 +41,14 @@ pub fn of(args: &RunArgs, state: &Path, data_root: &Path) -> Result<String> {
         let message = "print the configuration: it has no form yet for --userns and its idmapped image";
         return Err(refused(message, "leave out --userns"));
     }
+    if let Some(tap) = args.network.tap.first() {
+        let message = format!("print the configuration: it has no form for --tap {tap}");
+        return Err(refused(message, "leave out --tap"));
+    }
+    if args.network.host_access {
+        let message = "print the configuration: it has no form for --host-access";
+        return Err(refused(message, "leave out --host-access"));
+    }
     let plan = Plan::to_be_shown(args, data_root, state)?;
     let mut value = serde_json::to_value(spec(&plan, args, state)?)?;
     if let Some(filter) = filter(&plan)? {

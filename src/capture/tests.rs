@@ -23,6 +23,7 @@ fn names() -> Names {
         aliases: vec!["sql".into()],
         default_route6: false,
         spoof: false,
+        rate: None,
         index: 0,
         port: std::collections::BTreeMap::new(),
     };

@@ -114,6 +114,7 @@ fn interface(interface: &Interface) -> Value {
         "default_route": interface.default_route,
         "default_route6": interface.default_route6,
         "mtu": interface.mtu,
+        "rate": interface.rate,
         "aliases": interface.aliases,
     })
 }

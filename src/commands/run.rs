@@ -123,6 +123,7 @@ mod tests {
             default_route: !definition.internal,
             default_route6: !definition.internal && definition.gateway6.is_some(),
             mtu: 1400,
+            rate: None,
             aliases: vec![],
             index: 2,
             port: std::collections::BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! A Step done and undone, by netlink and /proc/sys. No program is run.
+//! A Step done and undone, by netlink, /proc/sys and, for tap devices, /dev/net/tun. No program is run.
 //!
 //! Used by `mod.rs` for both ends of a launch. Neighbouring steps of one namespace are sent as one batch; what an applier
 //! did is undone when it is dropped, unless it was committed. Steps in the container's namespace go through a socket that
@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -27,6 +28,8 @@ pub struct Applier<'a> {
     /// The process whose network namespace is [`Place::Container`].
     pid: u32,
     container: Option<Rtnl>,
+    /// What tap devices are made through, one each.
+    tuns: Vec<OwnedFd>,
     indices: HashMap<(Place, String), u32>,
     done: Vec<Step>,
     narrator: Option<&'a mut Narrator>,
@@ -36,7 +39,7 @@ impl<'a> Applier<'a> {
     /// An applier for steps in the hub, and, once [`enter`](Self::enter) was called, in the namespace of process `pid`.
     pub fn new(hub: &'a mut Rtnl, pid: u32) -> Self {
         let indices = HashMap::from([((Place::Container, "lo".to_owned()), 1)]);
-        Self { hub, pid, container: None, indices, done: Vec::new(), narrator: None }
+        Self { hub, pid, container: None, tuns: vec![], indices, done: Vec::new(), narrator: None }
     }
 
     /// Tells the index of a link that is known already, so that it is not asked for.
@@ -49,9 +52,10 @@ impl<'a> Applier<'a> {
         self.narrator = narrator;
     }
 
-    /// Takes the socket that stands in the container's namespace.
-    pub fn enter(&mut self, socket: Rtnl) {
+    /// Takes the socket that stands in the container's namespace, and what tap devices are made through.
+    pub fn enter(&mut self, socket: Rtnl, tuns: Vec<OwnedFd>) {
         self.container = Some(socket);
+        self.tuns = tuns;
     }
 
     /// Does the steps in order. After an error those that were done stay done until this value is dropped.
@@ -92,6 +96,20 @@ impl<'a> Applier<'a> {
                     self.done.push(step.clone());
                 }
             }
+            Some(Way::Lending) => {
+                for step in group {
+                    let Step::Lend { device, name } = step else { continue };
+                    device.lend(self.hub, name, self.pid)?;
+                    self.indices.insert((Place::Container, name.clone()), device.index_inside());
+                    self.done.push(step.clone());
+                }
+            }
+            Some(Way::Tun) => {
+                for step in group {
+                    self.add_tap(step)?;
+                    self.done.push(step.clone());
+                }
+            }
             // The container's own process does these (`init.rs`).
             Some(Way::Inside) | None => {}
         }
@@ -115,9 +133,10 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// What was done stays.
-    pub fn commit(mut self) {
+    /// What was done stays. The socket in the container's namespace, if there is one.
+    pub fn commit(mut self) -> Option<Rtnl> {
         self.done.clear();
+        self.container.take()
     }
 
     /// Undoes steps, last first. Goes on after an error and tells all; what is not there any more is no error.
@@ -178,6 +197,14 @@ impl<'a> Applier<'a> {
         outcome.map_err(|refused| told(&refused, steps.get(refused.request)))
     }
 
+    fn add_tap(&mut self, step: &Step) -> Result<()> {
+        let Step::AddTap { link, index, owner } = step else { return Ok(()) };
+        let tun = self.tuns.pop().with_context(|| format!("{}: no device in its network", explain::deed(step)))?;
+        crate::sys::add_tap(&tun, link, *index, *owner).with_context(|| explain::deed(step))?;
+        self.indices.insert((Place::Container, link.clone()), *index);
+        Ok(())
+    }
+
     fn request(&mut self, step: &Step) -> Result<Request> {
         Ok(match step {
             Step::AddBridge { name, mac, options } => rtnl::add_bridge(name, *mac, options),
@@ -193,12 +220,13 @@ impl<'a> Applier<'a> {
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
             Step::SetBridgeOption { link, option, value } => rtnl::set_bridge_option(link, option, *value),
+            Step::Shape { place, link, rate, burst } => rtnl::shape(self.index(*place, link)?, *rate, *burst),
             Step::SetMtu { link, mtu, .. } => rtnl::set_mtu(link, *mtu),
             Step::SetMac { link, mac, .. } => rtnl::set_mac(link, *mac),
             Step::Rename { link, name } => rtnl::rename(self.index(Place::Container, link)?, name),
             Step::ReplaceDefaultRoute { gateway } => rtnl::replace_default_route(*gateway),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
-            Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
+            Step::Lend { .. } | Step::AddTap { .. } | Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
             }
         })
@@ -206,7 +234,7 @@ impl<'a> Applier<'a> {
 
     fn needs_index(&self, step: &Step) -> Option<(Place, String)> {
         match step {
-            Step::AddAddress { place, link, .. } => Some((*place, link.clone())),
+            Step::AddAddress { place, link, .. } | Step::Shape { place, link, .. } => Some((*place, link.clone())),
             Step::SetPort { bridge: link, .. } | Step::AddIngress { link } | Step::AddFilter { link, .. } => {
                 Some((Place::Hub, link.clone()))
             }
@@ -257,7 +285,11 @@ impl<'a> Applier<'a> {
                     other => other.with_context(|| format!("set `{key}` to 0")),
                 }
             }
-            // Addresses, routes, ports and states go with their links, sets and rules with their table.
+            Step::Lend { device, .. } => match &mut self.container {
+                Some(inside) => device.give_back(inside, self.hub),
+                None => Ok(()),
+            },
+            // Addresses, routes, ports, rates and states go with their links, sets and rules with their table.
             _ => Ok(()),
         }
     }
@@ -288,12 +320,16 @@ enum Way {
     Rtnl(Place),
     Nft,
     Sysctl,
+    Tun,
+    Lending,
     Inside,
 }
 
 fn way(step: &Step) -> Way {
     match step {
         Step::Nft(_) => Way::Nft,
+        Step::AddTap { .. } => Way::Tun,
+        Step::Lend { .. } => Way::Lending,
         Step::Sysctl { place: Place::Hub, .. } => Way::Sysctl,
         Step::Sysctl { place: Place::Container, .. } | Step::NftInside(_) => Way::Inside,
         other => Way::Rtnl(other.place()),
@@ -341,6 +377,9 @@ pub fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
         }
         (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::AddIngress { .. } | Step::AddFilter { .. })) => {
             error.remedy("this kernel lacks filters at a link's entry: load modules `sch_ingress` and `cls_bpf`")
+        }
+        (libc::ENOENT | libc::EOPNOTSUPP, Some(Step::Shape { .. })) => {
+            error.remedy("this kernel lacks the token bucket filter: load module `sch_tbf`")
         }
         (libc::ENOSPC | libc::EXFULL | libc::EMFILE, Some(Step::SetPort { .. })) => {
             error.remedy("a bridge takes 1,023 containers: end some, see `minirun ps`")

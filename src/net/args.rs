@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::lent::Lent;
 use super::mode::{Mode, Net, mac};
 use super::wish::Wish;
 use crate::error::refused;
@@ -15,8 +16,8 @@ use crate::options;
 #[derive(Debug, Default, Clone, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetArgs {
-    /// Network: none, host, bridge, container:ID, ns:NAME, or a network's name with options, as front:ip=10.1.0.9,alias=db
-    /// (ip, ip6, mac, alias, ifname, host-ifname, mtu, gw-prio, hairpin, spoof); several give an interface each
+    /// Network: none, host, bridge, container:ID, ns:NAME, dev:LINK (a link of the host, lent), or a network's name with options, as front:ip=10.1.0.9,alias=db
+    /// (ip, ip6, mac, alias, ifname, host-ifname, mtu, gw-prio, hairpin, spoof, rate=SENT/RECEIVED); several give an interface each
     #[arg(long, visible_alias = "network", value_name = "NET")]
     pub net: Vec<Net>,
     /// IPv4 address on the first network
@@ -43,6 +44,13 @@ pub struct NetArgs {
     /// Option of resolv.conf, instead of the host's
     #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
     pub dns_option: Vec<String>,
+    /// Let it reach what listens on this host's loopback device, by the name host.minirun.internal (TCP and UDP)
+    #[arg(long)]
+    pub host_access: bool,
+    /// Make a tap device for a program that speaks Ethernet (a virtual machine), as tap0 or tap0:10.9.0.1/24; the container's
+    /// user may open it
+    #[arg(long, value_name = "NAME[:ADDRESS]")]
+    pub tap: Vec<String>,
     /// Publish a port or a range: on the host's loopback device, unless an address is given (0.0.0.0 is all); without HOSTPORT
     /// a free one is taken
     #[arg(short, long, value_name = "[ADDRESS:][HOSTPORT:]PORT[/PROTOCOL]")]
@@ -85,6 +93,20 @@ impl NetArgs {
             }
         }
         Ok(mode)
+    }
+
+    /// The links of the host that are to be lent.
+    ///
+    /// Errors: one twice.
+    pub fn lent(&self) -> Result<Vec<Lent>> {
+        let device = |net: &Net| if let Net::Device(lent) = net { Some(lent.clone()) } else { None };
+        let all: Vec<Lent> = self.net.iter().filter_map(device).collect();
+        for (at, lent) in all.iter().enumerate() {
+            if all[..at].iter().any(|other| other.device == lent.device) {
+                bail!("lend `{}`: asked for twice", lent.device);
+            }
+        }
+        Ok(all)
     }
 
     /// What is published; `of_image` are the ports that the image names.

@@ -24,7 +24,7 @@ use super::rules;
 use super::step::{PORT_OPTIONS, Step};
 use super::table::Change;
 use super::wish::Wish;
-use super::{Network, Request, conntrack, nft};
+use super::{Network, Request, access, conntrack, nft};
 use crate::error::refused;
 use crate::init::carry_out;
 use crate::sync::{self, FromChild};
@@ -55,6 +55,9 @@ impl Network {
             servers: &[],
             search: &[],
             publish: &[],
+            host_access: own.host_access,
+            lent: &[],
+            taps: &[],
             data_root: &own.data_root,
             state: &own.state,
             beside: Some(self),
@@ -104,6 +107,10 @@ impl Network {
         if self.own.guarded {
             let members = rules::members(&gone.name, gone.address, gone.address6);
             change_inside(pid, &members.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
+        }
+        if self.own.host_access {
+            let known = access::elements(gone.gateway).map(Change::DeleteElement).collect::<Vec<_>>();
+            change_inside(pid, &if hub.bridges[at].definition.internal { vec![] } else { known })?;
         }
         hub.bridges.remove(at);
         hub.leases.remove(at);
@@ -241,6 +248,14 @@ pub fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Re
     let path = format!("/proc/{pid}/ns/net");
     let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())
         .with_context(|| format!("open `{path}`"))?;
+    in_namespace_of(&namespace, work)
+}
+
+/// The same in a network namespace that is open.
+pub(in crate::net) fn in_namespace_of(
+    namespace: &OwnedFd,
+    work: impl FnOnce() -> Result<Vec<OwnedFd>>,
+) -> Result<Vec<OwnedFd>> {
     let (ours, theirs) = sync::pair()?;
     match sys::clone3(0, None).context("make a process for the container's network")? {
         Side::Parent(child) => {
@@ -253,7 +268,7 @@ pub fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Re
             }
         }
         Side::Child => carry_out(&theirs, || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).context("join the container's network")?;
+            setns(namespace, CloneFlags::CLONE_NEWNET).context("join the container's network")?;
             let sockets = work()?;
             theirs.inside(&sockets.iter().map(std::os::fd::AsFd::as_fd).collect::<Vec<_>>())?;
             sys::exit_now(0)

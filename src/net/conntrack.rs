@@ -2,7 +2,8 @@
 //! forgotten when a port is published or taken back. A client that sends again and again keeps its entry alive, and the
 //! entry says where its packets go: to a container that has ended, or to nobody.
 
-use std::os::fd::AsRawFd;
+use std::net::SocketAddrV4;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE};
@@ -18,7 +19,15 @@ const GET: u16 = 1;
 const DELETE: u16 = 2;
 /// `CTA_TUPLE_ORIG`: how the first packet looked when it came.
 const ORIGINAL: u16 = 1;
+/// `CTA_TUPLE_REPLY`: how answers look.
+const REPLY: u16 = 2;
+const TUPLE_ADDRESSES: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
+const IPV4_SOURCE: u16 = 1;
+const IPV4_DESTINATION: u16 = 2;
+const NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
+const DESTINATION_PORT: u16 = 3;
 
 /// Forgets what is remembered of these ports of the host, those of UDP.
 pub fn forget(ports: &[Port]) -> Result<()> {
@@ -35,7 +44,7 @@ pub fn forget(ports: &[Port]) -> Result<()> {
 fn forget_family(family: u8, ports: &[&Port]) -> Result<()> {
     let socket = Socket::new(NETLINK_NETFILTER)?;
     let mut bytes = Vec::new();
-    message(&mut bytes, GET, NLM_F_REQUEST | NLM_F_DUMP, family, &[]);
+    message(&mut bytes, GET, NLM_F_REQUEST | NLM_F_DUMP, family, ORIGINAL, &[]);
     socket.send(&bytes, 0)?;
     let mut found: Vec<Vec<u8>> = Vec::new();
     let mut buffer = vec![0; 32 * 1024];
@@ -55,7 +64,7 @@ fn forget_family(family: u8, ports: &[&Port]) -> Result<()> {
     }
     for tuple in found {
         let mut bytes = Vec::new();
-        message(&mut bytes, DELETE, NLM_F_REQUEST | NLM_F_ACK, family, &tuple);
+        message(&mut bytes, DELETE, NLM_F_REQUEST | NLM_F_ACK, family, ORIGINAL, &tuple);
         socket.send(&bytes, 0)?;
         // One that has gone meanwhile is no error.
         recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -65,8 +74,6 @@ fn forget_family(family: u8, ports: &[&Port]) -> Result<()> {
 
 /// Whether it is of UDP and went to one of these ports.
 fn is_for(tuple: &[u8], ports: &[&Port]) -> bool {
-    const NUMBER: u16 = 1;
-    const DESTINATION_PORT: u16 = 3;
     let Some((_, protocol)) = attributes(tuple).find(|(kind, _)| *kind == TUPLE_PROTOCOL) else { return false };
     let value = |wanted: u16| attributes(protocol).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let number = value(NUMBER).and_then(|value| value.first().copied());
@@ -75,14 +82,57 @@ fn is_for(tuple: &[u8], ports: &[&Port]) -> bool {
         && port.is_some_and(|port| ports.iter().any(|own| (own.host..=own.host + (own.count - 1)).contains(&port)))
 }
 
-fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, family: u8, tuple: &[u8]) {
+/// What the kernel remembers of connections in one network namespace, to be asked while a container runs.
+#[derive(Debug)]
+pub struct Connections(Socket);
+
+impl Connections {
+    /// Takes a socket that another process opened in its own namespace.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(crate::sys::netlink_socket(fd))
+    }
+
+    /// Where a datagram that arrived at `own` was sent to by `client`, before its destination was changed.
+    pub fn asked(&self, own: SocketAddrV4, client: SocketAddrV4) -> Option<SocketAddrV4> {
+        let reply = tuple(own, client);
+        let mut bytes = Vec::new();
+        message(&mut bytes, GET, NLM_F_REQUEST, libc::AF_INET as u8, REPLY, &reply);
+        self.0.send(&bytes, 0).ok()?;
+        let mut buffer = [0; 8192];
+        let size = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
+        let answer = messages(&buffer[..size]).next().filter(|answer| answer.error().is_none())?;
+        let (_, original) = attributes(answer.bytes.get(20..)?).find(|(kind, _)| *kind == ORIGINAL)?;
+        let part = |outer: u16, inner: u16| {
+            let (_, value) = attributes(original).find(|(kind, _)| *kind == outer)?;
+            attributes(value).find(|(kind, _)| *kind == inner).map(|(_, value)| value)
+        };
+        let address: [u8; 4] = part(TUPLE_ADDRESSES, IPV4_DESTINATION)?.try_into().ok()?;
+        let port: [u8; 2] = part(TUPLE_PROTOCOL, DESTINATION_PORT)?.try_into().ok()?;
+        Some(SocketAddrV4::new(address.into(), u16::from_be_bytes(port)))
+    }
+}
+
+/// The attributes of a datagram's ends.
+fn tuple(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    let (mut addresses, mut ports, mut tuple) = (Vec::new(), Vec::new(), Vec::new());
+    attribute(&mut addresses, IPV4_SOURCE, &from.ip().octets());
+    attribute(&mut addresses, IPV4_DESTINATION, &to.ip().octets());
+    attribute(&mut ports, NUMBER, &[Protocol::Udp.number()]);
+    attribute(&mut ports, SOURCE_PORT, &from.port().to_be_bytes());
+    attribute(&mut ports, DESTINATION_PORT, &to.port().to_be_bytes());
+    attribute(&mut tuple, TUPLE_ADDRESSES | NESTED, &addresses);
+    attribute(&mut tuple, TUPLE_PROTOCOL | NESTED, &ports);
+    tuple
+}
+
+fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, family: u8, way: u16, tuple: &[u8]) {
     bytes.extend([0; 4]);
     bytes.extend((SUBSYSTEM << 8 | kind).to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);
     bytes.extend([family, 0, 0, 0]);
     if !tuple.is_empty() {
-        attribute(bytes, ORIGINAL | NESTED, tuple);
+        attribute(bytes, way | NESTED, tuple);
     }
     let length = bytes.len() as u32;
     bytes[..4].copy_from_slice(&length.to_ne_bytes());

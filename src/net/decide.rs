@@ -9,19 +9,22 @@ use nix::fcntl::FlockArg;
 use super::definition::Definition;
 use super::hub::{self, View};
 use super::ipam::{self, Lease};
+use super::lent::Lent;
 use super::look::{Look, lock};
 use super::network::{self, Bridge};
 use super::ports::{elements_of, free};
 use super::publish::{self, Port};
+use super::rate::Rates;
 use super::rtnl::Rtnl;
 use super::step::{Place, Step};
 use super::table::Change;
+use super::tap;
 use super::wish::Wish;
-use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, dns, rules};
+use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, access, dns, lent, rules};
 use crate::error::refused;
 
 /// So many interfaces a container has at most: their ends on the host are numbered by a letter.
-const MOST_INTERFACES: usize = 20;
+pub(super) const MOST_INTERFACES: usize = 20;
 
 impl Network {
     /// Decides the network of a container and takes its addresses, by locks that the kernel gives back. Changes nothing in
@@ -34,12 +37,16 @@ impl Network {
             mode,
             interfaces: vec![],
             ports: vec![],
+            taps: request.taps.to_vec(),
+            lent: vec![],
+            way_back: None,
             host_steps: vec![],
             steps: vec![],
             hub: None,
             published: vec![],
             names: vec![],
             narrator: None,
+            access: vec![],
             answers,
             own: Own {
                 id: request.id.to_owned(),
@@ -50,6 +57,8 @@ impl Network {
                 has_names: false,
                 settings: vec![],
                 guarded: !request.rules_itself,
+                host_access: request.host_access,
+                lender: None,
             },
         };
         match request.mode {
@@ -57,6 +66,8 @@ impl Network {
             Mode::None => network.steps.push(Step::SetUp { place: Place::Container, link: "lo".into() }),
             Mode::Host | Mode::Container(_) | Mode::Namespace(_) => {}
         }
+        network.decide_lent(request)?;
+        network.steps.extend(tap::steps(request.taps, MOST_INTERFACES as u32 + 2));
         if !request.mode.joins() && request.beside.is_none() {
             // Before those that were asked for, which may say otherwise.
             let usual = [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")];
@@ -80,6 +91,13 @@ impl Network {
         }
         let mut hub = Hub::look(attachments, request)?;
         let there: &[Interface] = request.beside.map_or(&[], |beside| &beside.interfaces);
+        let all_internal = hub.bridges.iter().all(|bridge| bridge.definition.internal);
+        if request.host_access && all_internal && request.beside.is_none() {
+            let message = "use --host-access: an internal network is one whose containers do not reach the host";
+            return Err(refused(message, "leave out --host-access, or use a network that is not internal"));
+        }
+        let taps = request.beside.map_or(request.taps, |beside| &beside.taps);
+        let lent = &lent::names(request);
         let has_way_out = there.iter().any(|interface| interface.default_route);
         let has_way_out6 = there.iter().any(|interface| interface.default_route6);
         let way_out = default_route(attachments, &hub.bridges, false).filter(|_| !has_way_out);
@@ -90,7 +108,9 @@ impl Network {
             let take = if request.dry { ipam::peek } else { ipam::lease };
             let lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
             let others = || there.iter().chain(&self.interfaces);
-            let free = |name: &String| !others().any(|other| other.name == *name);
+            let is_tap = |name: &String| taps.iter().any(|tap| tap.name == *name);
+            let is_lent = |name: &String| lent.iter().any(|other| other == name);
+            let free = |name: &String| !is_tap(name) && !is_lent(name) && !others().any(|other| other.name == *name);
             let name = wish.ifname.clone().or_else(|| (at..).map(|number| format!("eth{number}")).find(free));
             let mut interface = interface(wish, definition, &lease, &hub.view);
             interface.default_route = way_out == Some(at);
@@ -101,6 +121,13 @@ impl Network {
             if interface.host.is_empty() {
                 interface.host = host_link(request.id, request.runs, made + at);
             }
+            if is_lent(&interface.name) {
+                let message = format!("use network `{}`: `{}` is a link that is lent", wish.network, interface.name);
+                return Err(refused(message, "ifname= gives one of them another name"));
+            }
+            if is_tap(&interface.name) {
+                bail!("use network `{}`: `{}` is a tap device", wish.network, interface.name);
+            }
             if let Some(other) = others().find(|other| other.name == interface.name) {
                 bail!("use network `{}`: network `{}` has `{}` already", wish.network, other.network, other.name);
             }
@@ -109,7 +136,10 @@ impl Network {
         }
         let names = !request.beside.is_some_and(|beside| beside.own.has_names);
         self.own.has_names = true;
-        let part = Part { id: request.id, interfaces: &self.interfaces, names, guarded: self.own.guarded };
+        let known = lent.iter().filter(|_| request.beside.is_some()).cloned();
+        let open: Vec<String> = taps.iter().map(|tap| tap.name.clone()).chain(known).collect();
+        let (guarded, host_access) = (self.own.guarded, request.host_access);
+        let part = Part { id: request.id, interfaces: &self.interfaces, names, guarded, open: &open, host_access };
         self.steps.extend(part.steps(&hub.view, &hub.bridges.iter().collect::<Vec<_>>()));
         self.host_steps = hub.ground.missing.clone();
         hub.leases = leases;
@@ -118,6 +148,37 @@ impl Network {
         if !request.publish.is_empty() {
             let own = self.own.clone();
             self.publish(request.publish, &own, request.dry)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the links that are to be lent, and lists the steps.
+    fn decide_lent(&mut self, request: &Request<'_>) -> Result<()> {
+        if request.lent.is_empty() {
+            return Ok(());
+        }
+        let mut rtnl = Rtnl::open()?;
+        self.own.lender = Some(hub::number(&rtnl)?);
+        self.lent = lent::look(&mut rtnl, request.lent)?;
+        let mut has_way_out = self.interfaces.iter().any(|interface| interface.default_route);
+        let mut has_way_out6 = self.interfaces.iter().any(|interface| interface.default_route6);
+        for (at, wish) in request.lent.iter().enumerate() {
+            let name = wish.name();
+            let others = request.lent[..at].iter().map(Lent::name);
+            if others.chain(request.taps.iter().map(|tap| tap.name.as_str())).any(|other| other == name) {
+                let message = format!("lend `{}`: there is another `{name}` in the container", wish.device);
+                return Err(refused(message, "ifname= gives it another name there"));
+            }
+            if has_way_out && wish.gateway.is_some() || has_way_out6 && wish.gateway6.is_some() {
+                let message = format!("lend `{}`: the container has a default route already", wish.device);
+                return Err(refused(message, "leave out gateway=, or give the other network up"));
+            }
+            has_way_out |= wish.gateway.is_some();
+            has_way_out6 |= wish.gateway6.is_some();
+            self.steps.extend(self.lent[at].steps(wish));
+            if self.own.guarded && !self.interfaces.is_empty() {
+                self.steps.extend(rules::everywhere(name).map(|one| Step::NftInside(Change::AddElement(one))));
+            }
         }
         Ok(())
     }
@@ -152,6 +213,10 @@ pub(super) struct Part<'a> {
     pub names: bool,
     /// Whether it has rules of its own.
     pub guarded: bool,
+    /// Links by which anybody may come: those that are no network's.
+    pub open: &'a [String],
+    /// Whether it reaches the host's loopback device.
+    pub host_access: bool,
 }
 
 impl Part<'_> {
@@ -166,13 +231,23 @@ impl Part<'_> {
         steps.insert(first_inside.unwrap_or(steps.len()), lo);
         if self.names {
             steps.extend(rules::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
+            if self.host_access {
+                steps.extend(access::rules());
+            }
             if self.guarded {
                 steps.extend(rules::guard().into_iter().map(Step::NftInside));
+                let open = self.open.iter().flat_map(|link| rules::everywhere(link));
+                steps.extend(open.map(|element| Step::NftInside(Change::AddElement(element))));
             }
         }
         if self.guarded {
             let members = self.interfaces.iter().flat_map(|own| rules::members(&own.name, own.address, own.address6));
             steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
+        }
+        if self.host_access {
+            let ways_out = self.interfaces.iter().zip(bridges).filter(|(_, bridge)| !bridge.definition.internal);
+            let elements = ways_out.flat_map(|(interface, _)| access::elements(interface.gateway));
+            steps.extend(elements.map(|element| Step::NftInside(Change::AddElement(element))));
         }
         steps
     }
@@ -254,6 +329,7 @@ fn interface(wish: &Attachment, definition: &Definition, lease: &Lease, view: &V
         default_route: false,
         default_route6: false,
         mtu: wish.mtu.or(definition.mtu).unwrap_or(view.mtu()),
+        rate: (wish.rates != Rates::default()).then(|| wish.rates.to_string()),
         aliases: wish.aliases.clone(),
         index: 0,
         spoof: wish.spoof,

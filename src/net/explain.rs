@@ -1,11 +1,12 @@
 //! A Step as the commands it stands for, and the reason.
 //!
-//! Used by `--dry-run` and by error messages. The commands are those of iproute2, nft(8) and sysctl(8); typed by hand in
+//! Used by `--dry-run` and by error messages. The commands are those of iproute2 (ip, bridge, tc), nft(8) and sysctl(8); typed by hand in
 //! this order they build the same network. The container's namespace is called by name, as one made by `ip netns add`.
 
 use ipnet::IpNet;
 
 use super::origin::Instruction;
+use super::rate::LATENCY;
 use super::rtnl::Mac;
 use super::script::word;
 use super::step::{Place, Step};
@@ -62,6 +63,15 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         Step::SetMac { place, link, mac } => vec![format!("{} link set {link} address {}", ip(place), colons(mac))],
         Step::Rename { link, name } => vec![format!("ip -n {netns} link set {link} name {name}")],
         Step::ReplaceDefaultRoute { gateway } => vec![format!("ip -n {netns} route replace default via {gateway}")],
+        Step::Shape { place, link, rate, burst } => {
+            let tc = if *place == Place::Hub { "tc".to_owned() } else { format!("tc -n {netns}") };
+            let latency = LATENCY / 1000;
+            vec![format!("{tc} qdisc add dev {link} root tbf rate {rate} burst {burst} latency {latency}ms")]
+        }
+        Step::Lend { device, name } => vec![format!("ip link set {} name {name} netns {netns}", device.name)],
+        Step::AddTap { link, owner, .. } => {
+            vec![format!("ip -n {netns} tuntap add dev {link} mode tap user {owner}")]
+        }
         Step::AddDefaultRoute { gateway } => vec![format!("ip -n {netns} route add default via {gateway}")],
         Step::Sysctl { place, key, value } => {
             let inside = if *place == Place::Container { format!("ip netns exec {netns} ") } else { String::new() };
@@ -111,6 +121,7 @@ fn nft(change: &Change) -> String {
                 Verdict::Jump(chain) => format!("jump {chain}"),
                 Verdict::SetDestinationPort(protocol, port) => format!("{} dport set {port}", name_of(*protocol)),
                 Verdict::SetSourcePort(protocol, port) => format!("{} sport set {port}", name_of(*protocol)),
+                Verdict::RedirectTo(address, port) => format!("dnat ip to {address}:{port}"),
                 Verdict::Redirect(what, map) => {
                     let family = if map.value[0] == Field::Ipv4 { "ip" } else { "ip6" };
                     format!("dnat {family} to {} map @{}", properties(what), map.name)
@@ -215,6 +226,9 @@ pub fn deed(step: &Step) -> String {
         Step::SetMac { link, .. } => format!("set the hardware address of `{link}`"),
         Step::Rename { link, name } => format!("rename link `{link}` to `{name}`"),
         Step::ReplaceDefaultRoute { gateway } => format!("set default route by `{gateway}`"),
+        Step::Shape { link, rate, .. } => format!("limit what leaves by `{link}` to {rate}"),
+        Step::Lend { device, .. } => format!("lend `{}`", device.name),
+        Step::AddTap { link, .. } => format!("add tap device `{link}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
         Step::Nft(change) | Step::NftInside(change) => match change {
@@ -271,6 +285,17 @@ pub fn reason(step: &Step) -> String {
             "hairpin" => "the bridge may send a frame back by the port that it came from".into(),
             _ => "asked for".into(),
         },
+        Step::Shape { place, .. } => {
+            let what = if *place == Place::Hub { "the container receives" } else { "the container sends" };
+            format!(
+                "a bucket that fills at this rate: {what} no faster; it holds back what leaves, so it is at the sending end"
+            )
+        }
+        Step::Lend { .. } => "a link is in one namespace at a time: in the container it has no address, and the host has it no more".into(),
+        Step::AddTap { .. } => {
+            "a tap device is a cable whose other end is a program: its owner opens it at /dev/net/tun, without a capability"
+                .into()
+        }
         Step::SetBridgeOption { .. } => "asked for by `network set`, or what a new bridge has".into(),
         Step::SetMtu { .. } => "the largest packet that fits the whole way out".into(),
         Step::SetMac { .. } => "follows from the address, so that no neighbour remembers another one".into(),
@@ -313,6 +338,7 @@ fn nft_reason(change: &Change) -> &'static str {
             "closed" => "the bridges whose containers reach neither the outside nor the host",
             "within" => "the ways from a bridge back to itself",
             "open" => "the ports of this container that are published",
+            "hosts4" => "the addresses by which this container knows the host",
             "guarded" => "the links on which minirun turned forwarding on",
             "own4" | "own6" => "each bridge with its own address: its containers may ask the host there",
             "members4" | "members6" => "each bridge with the addresses of its network",
@@ -328,10 +354,14 @@ fn nft_reason(change: &Change) -> &'static str {
             "own4" | "own6" | "gateways4" | "gateways6" => "the bridge's address",
             "members4" | "members6" => "the addresses of the network",
             "open" => "published",
+            "hosts4" => "the host, for this container",
             _ => "the bridge",
         },
         Change::DeleteElement(_) => "it is no longer so",
         Change::AddChain { hook: None, .. } => "looks up what is published",
+        Change::AddChain { name: "host", .. } => {
+            "sees the first packet of every connection that a program in here opens"
+        }
         Change::AddChain { hook: Some(hook), .. } => match hook {
             Hook::Prerouting => "sees the first packet of every connection that comes in",
             Hook::Output => "sees the first packet of every connection that a program of the host opens",
@@ -348,6 +378,11 @@ fn nft_reason(change: &Change) -> &'static str {
 fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str {
     let (first, second) = (matches.first(), matches.get(1));
     match (chain, first, second, verdict) {
+        (.., Verdict::RedirectTo(..)) => {
+            "what is sent to the host goes to minirun, which listens in here and passes it on to the host's loopback device"
+        }
+        (_, Some(Match::In(_, set)), ..) if set.name == "hosts4" => "what is led elsewhere has to be remembered",
+        ("names", Some(Match::Source(_)), _, Verdict::Accept) => "and so have the answers",
         (_, _, _, Verdict::Jump(_)) => "only what is sent to an address of the host can be for a published port",
         (_, _, _, Verdict::SetDestinationPort(..)) => {
             "the name server listens at another port, so that the container's programs may have port 53"

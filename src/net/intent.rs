@@ -8,7 +8,7 @@ use anyhow::Result;
 use caps::Capability;
 use ipnet::Ipv4Net;
 
-use super::decide::{Part, published};
+use super::decide::{MOST_INTERFACES, Part, published};
 use super::definition::{BRIDGE, Definition, Definitions};
 use super::hub::{self, View};
 use super::look;
@@ -19,6 +19,7 @@ use super::rtnl::Rtnl;
 use super::seen;
 use super::step::{Place, Step};
 use super::table::Change;
+use super::tap;
 use crate::state::{Found, Record, State};
 
 /// What is to be on this host.
@@ -118,8 +119,17 @@ impl Intent {
         // One that may change its own rules is not guarded by them.
         let guarded =
             record.guarded.unwrap_or_else(|| record.inside.capabilities & Capability::CAP_NET_ADMIN.bitmask() == 0);
-        let part = Part { id: &record.id, interfaces: &interfaces, names, guarded };
+        let open: Vec<String> = record
+            .taps
+            .iter()
+            .map(|tap| &tap.name)
+            .chain(record.lent.iter().map(|device| &device.name))
+            .cloned()
+            .collect();
+        let host_access = record.host_access;
+        let part = Part { id: &record.id, interfaces: &interfaces, names, guarded, open: &open, host_access };
         let mut steps = part.steps(&self.view, &bridges.iter().collect::<Vec<_>>());
+        steps.extend(tap::steps(&record.taps, MOST_INTERFACES as u32 + 2));
         let way_out = interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
         if let (false, Some(interface), Some(bridge)) =
             (record.ports.is_empty(), interfaces.get(way_out), bridges.get(way_out))

@@ -215,6 +215,7 @@ mod tests {
             default_route: true,
             default_route6: false,
             mtu: 1500,
+            rate: None,
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
             index: 2,
             port: std::collections::BTreeMap::new(),

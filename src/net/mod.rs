@@ -4,6 +4,7 @@
 //! [`Network::prepare`] makes bridges where they are missing; [`Network::attach`] does the container's steps. `launch.rs`
 //! calls them in this order.
 
+pub mod access;
 pub mod apply;
 pub mod args;
 pub mod bridge;
@@ -18,6 +19,7 @@ pub mod foreign;
 pub mod hub;
 mod intent;
 pub mod ipam;
+pub mod lent;
 pub mod look;
 pub mod members;
 pub mod mend;
@@ -34,6 +36,7 @@ pub mod pool;
 pub mod port;
 pub mod ports;
 pub mod publish;
+pub mod rate;
 pub mod relay;
 pub mod reload;
 pub mod removal;
@@ -45,6 +48,7 @@ pub mod services;
 pub mod step;
 pub mod stepping;
 pub mod table;
+pub mod tap;
 pub mod verify;
 pub mod wire;
 pub mod wish;
@@ -64,6 +68,7 @@ use self::apply::Applier;
 use self::dns::Responder;
 use self::hub::View;
 use self::ipam::Lease;
+use self::lent::{Device, Lent};
 use self::look::tell_what_was_made;
 use self::members::Members;
 use self::mend::Mender;
@@ -72,11 +77,13 @@ use self::narrator::{Explain, Narrator};
 use self::network::{Bridge, Ground};
 use self::ports::delete;
 use self::publish::Port;
+use self::rate::Rates;
 use self::rtnl::{Mac, Rtnl};
 use self::script::Script;
 use self::services::Services;
 use self::step::{Place, Step};
 use self::table::{Change, Element};
+use self::tap::Tap;
 use self::wish::Wish;
 use crate::state::Record;
 
@@ -103,6 +110,12 @@ pub struct Request<'a> {
     pub search: &'a [String],
     /// `-p`.
     pub publish: &'a [Wish],
+    /// `--host-access`.
+    pub host_access: bool,
+    /// Links of the host that are lent.
+    pub lent: &'a [Lent],
+    /// `--tap`.
+    pub taps: &'a [Tap],
     /// Where the networks are defined.
     pub data_root: &'a Path,
     /// The state directory.
@@ -130,6 +143,10 @@ struct Own {
     guarded: bool,
     /// The settings of its namespace that are not those of a link that minirun made.
     settings: Vec<(String, String)>,
+    /// Whether it reaches the host's loopback device.
+    host_access: bool,
+    /// The number of the namespace whose links are lent to it.
+    lender: Option<u64>,
 }
 
 /// The network of one container, decided.
@@ -141,6 +158,12 @@ pub struct Network {
     pub interfaces: Vec<Interface>,
     /// Its published ports.
     pub ports: Vec<Port>,
+    /// Its tap devices.
+    pub taps: Vec<Tap>,
+    /// Links of the host that are lent to it.
+    pub lent: Vec<Device>,
+    /// By what they come back: a socket in its namespace, and the file that keeps that.
+    way_back: Option<(Rtnl, PathBuf)>,
     /// Steps that make the bridges and the rules; on almost every run they are there and there are none.
     pub host_steps: Vec<Step>,
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
@@ -152,6 +175,8 @@ pub struct Network {
     names: Vec<OwnedFd>,
     /// Who tells of each step.
     pub narrator: Option<Narrator>,
+    /// Those of its way to the host.
+    access: Vec<OwnedFd>,
     /// How it answers.
     answers: dns::Options,
     own: Own,
@@ -181,6 +206,9 @@ pub struct Interface {
     pub default_route6: bool,
     /// In bytes.
     pub mtu: u32,
+    /// How fast it is, as `rate=` takes it, where it is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
     /// Further names by which the network's members find it.
     pub aliases: Vec<String>,
     /// The index that its link in the container will have, where it is known: the kernel counts up, and never takes one twice.
@@ -235,12 +263,16 @@ impl Network {
             return Ok(vec![]);
         }
         let mut sockets = vec![Rtnl::open()?.into_fd()?];
+        sockets.extend(tap::open(&self.taps)?);
         if self.inside().next().is_some() {
             sockets.push(nft::open().context("open nfnetlink socket")?.as_fd().try_clone_to_owned()?);
         }
         if self.inside().any(|change| *change == Change::AddTable) {
             let (udp, tcp) = dns::open(NAMES_PORT)?;
             sockets.extend([udp, tcp]);
+            if self.own.host_access {
+                sockets.extend(access::open()?);
+            }
         }
         Ok(sockets)
     }
@@ -291,14 +323,23 @@ impl Network {
         }
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.
-            let mut rtnl = take_rtnl(&mut enter()?)?;
-            let mut set_up =
-                || rtnl.batch(vec![rtnl::set_up("lo")]).map_err(|refused| refused.error.context("set link `lo` up"));
-            return match &mut self.narrator {
-                None => set_up(),
-                Some(narrator) => narrator.tell(&self.steps[..1], set_up),
-            };
+            let mut sockets = enter()?;
+            let mut rtnl = take_rtnl(&mut sockets)?;
+            if self.taps.is_empty() && self.lent.is_empty() && self.narrator.is_none() {
+                return rtnl
+                    .batch(vec![rtnl::set_up("lo")])
+                    .map_err(|refused| refused.error.context("set link `lo` up"));
+            }
+            let mut hub = Rtnl::open()?;
+            let kept = lent::keep_for(&self.lent, &hub, &self.own.id, pid)?;
+            let mut applier = Applier::new(&mut hub, pid);
+            applier.told_to(self.narrator.as_mut());
+            applier.enter(rtnl, sockets);
+            applier.apply(&self.steps)?;
+            self.way_back = applier.commit().zip(kept.map(lent::Keeper::into_path));
+            return Ok(());
         };
+        let kept = lent::keep_for(&self.lent, &hub.rtnl, &self.own.id, pid)?;
         let mut applier = Applier::new(&mut hub.rtnl, pid);
         applier.told_to(self.narrator.as_mut());
         for link in hub.bridges.iter().filter_map(|bridge| bridge.link.as_ref()) {
@@ -308,10 +349,11 @@ impl Network {
         let (before, rest) = self.steps.split_at(first_inside.unwrap_or(self.steps.len()));
         applier.apply(before)?;
         let mut sockets = enter()?;
-        applier.enter(take_rtnl(&mut sockets)?);
+        let rtnl = take_rtnl(&mut sockets)?;
+        applier.enter(rtnl, sockets.drain(..self.taps.len().min(sockets.len())).collect());
         applier.apply(rest)?;
         applier.settle()?;
-        applier.commit();
+        self.way_back = applier.commit().zip(kept.map(lent::Keeper::into_path));
         let element = |step: &Step| match step {
             Step::Nft(Change::AddElement(element)) => Some(element.clone()),
             _ => None,
@@ -321,6 +363,9 @@ impl Network {
         if self.inside().next().is_some() && !sockets.is_empty() {
             self.make_inside(sockets.remove(0))?;
         }
+        if self.own.host_access && !sockets.is_empty() {
+            self.access = sockets.split_off(sockets.len().saturating_sub(access::SOCKETS));
+        }
         self.names = sockets;
         conntrack::forget(&self.ports)
     }
@@ -328,12 +373,16 @@ impl Network {
     /// Takes back what does not end with the container: its published ports. Not before it was attached: then they are
     /// nobody's, or another container's. A second time nothing is left to do.
     pub fn release(&mut self) -> Result<()> {
+        let back = match self.way_back.take() {
+            Some((inside, path)) => lent::bring_back(&self.lent, inside, &path),
+            None => Ok(()),
+        };
         let published = std::mem::take(&mut self.published);
         if published.is_empty() {
-            return Ok(());
+            return back;
         }
         delete(published.into_iter().map(Change::DeleteElement).collect())?;
-        conntrack::forget(&self.ports)
+        conntrack::forget(&self.ports).and(back)
     }
 
     /// What its holder does for it while it runs.
@@ -355,6 +404,13 @@ impl Network {
             let options = dns::Options { forward, ..self.answers.clone() };
             services.names = Some(Responder::new(udp, tcp, options)?);
         }
+        if !self.access.is_empty() {
+            services.host = Some(access::relay(std::mem::take(&mut self.access))?);
+        }
+        if let Some(relay) = &mut services.host {
+            let ways_out = self.interfaces.iter().zip(&hub.bridges).filter(|(_, bridge)| !bridge.definition.internal);
+            relay.set_gateways(ways_out.map(|(interface, _)| interface.gateway).collect());
+        }
         services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
         let elements = self.published.clone();
         let attachments = self.mode.attachments().to_vec();
@@ -371,7 +427,10 @@ impl Network {
         let made = |one: &&(String, String)| self.settings().any(|(key, value)| key == one.0 && value == one.1);
         record.sysctls = self.own.settings.iter().filter(made).cloned().collect();
         record.guarded = Some(self.own.guarded);
-        record.hub = self.hub.as_ref().map(|hub| hub.number);
+        record.taps.clone_from(&self.taps);
+        record.host_access = self.own.host_access;
+        record.hub = self.hub.as_ref().map(|hub| hub.number).or(self.own.lender);
+        lent::write_down(&self.lent, &self.mode, record);
     }
 
     /// The settings that the container's own process makes.
@@ -401,8 +460,12 @@ fn take_rtnl(sockets: &mut Vec<OwnedFd>) -> Result<Rtnl> {
     Ok(Rtnl::from_fd(sockets.remove(0)))
 }
 
-/// The addresses of an interface.
 impl Interface {
+    /// How fast it may be.
+    pub fn rates(&self) -> Rates {
+        self.rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or_default()
+    }
+
     /// Both of them.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let second = self.address6.map(|net| IpAddr::V6(net.addr()));

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::explain::colons;
+use super::lent::Lent;
+use super::rate::Rates;
 use super::rtnl::Mac;
 use crate::error::refused;
 use crate::options;
@@ -32,6 +34,8 @@ pub enum Net {
     Container(String),
     /// A namespace that is a file: one that `ip netns add` made, or any other.
     Namespace(PathBuf),
+    /// A link of the host that is lent.
+    Device(Lent),
     /// An interface on a managed network.
     Network(Attachment),
 }
@@ -61,6 +65,8 @@ pub struct Attachment {
     pub hairpin: bool,
     /// Whether it may send from addresses that are not its own.
     pub spoof: bool,
+    /// How fast it is at most.
+    pub rates: Rates,
 }
 
 impl Attachment {
@@ -90,7 +96,16 @@ impl Mode {
     ///
     /// Errors: values that exclude each other.
     pub fn of(nets: &[Net]) -> Result<Self> {
-        Ok(match nets {
+        let devices = nets.iter().filter(|net| matches!(net, Net::Device(_))).count();
+        let nets: Vec<Net> = nets.iter().filter(|net| !matches!(net, Net::Device(_))).cloned().collect();
+        if let (Some(net), true) = (nets.first(), devices > 0)
+            && !matches!(net, Net::Network(_))
+        {
+            let message = format!("use --net={net}: a link that is lent is for a network of the container's own");
+            return Err(refused(message, "leave out --net=dev:, or this one"));
+        }
+        Ok(match &nets[..] {
+            [] if devices > 0 => Self::None,
             [] => Self::Networks(vec![Attachment::on(DEFAULT)]),
             [Net::None] => Self::None,
             [Net::Host] => Self::Host,
@@ -159,7 +174,8 @@ impl FromStr for Net {
             ("ns", Some(name)) if !name.is_empty() && name != "." && name != ".." && !name.contains('/') => {
                 Self::Namespace(PathBuf::from(NAMED).join(name))
             }
-            ("container" | "ns", _) => bail!("container:ID, ns:NAME or ns:/PATH is wanted"),
+            ("dev", Some(device)) if !device.is_empty() => Self::Device(Lent::parse(device)?),
+            ("container" | "ns" | "dev", _) => bail!("container:ID, ns:NAME, ns:/PATH or dev:LINK is wanted"),
             (network, rest) => Self::Network(attachment(network, rest.unwrap_or_default())?),
         })
     }
@@ -167,7 +183,7 @@ impl FromStr for Net {
 
 fn attachment(network: &str, options: &str) -> Result<Attachment> {
     if !super::definition::valid_name(network) {
-        bail!("none, host, container:ID, ns:NAME or the name of a network is wanted");
+        bail!("none, host, container:ID, ns:NAME, dev:LINK or the name of a network is wanted");
     }
     let mut attachment = Attachment::on(network);
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -189,9 +205,10 @@ fn set(attachment: &mut Attachment, key: &str, value: &str) -> Result<()> {
         "mtu" => attachment.mtu = Some(mtu(value)?),
         "gw-prio" => attachment.gw_prio = value.parse().context("a whole number is wanted")?,
         "hairpin" => attachment.hairpin = switch(value)?,
+        "rate" => attachment.rates = value.parse()?,
         "spoof" => attachment.spoof = switch(value)?,
         _ => bail!(
-            "there is no such option: ip=, ip6=, mac=, alias=, ifname=, host-ifname=, mtu=, gw-prio=, hairpin and spoof are known"
+            "there is no such option: ip=, ip6=, mac=, alias=, ifname=, host-ifname=, mtu=, gw-prio=, hairpin, spoof and rate= are known"
         ),
     }
     Ok(())
@@ -243,6 +260,7 @@ impl fmt::Display for Net {
             Self::Host => f.write_str("host"),
             Self::Container(name) => write!(f, "container:{name}"),
             Self::Namespace(path) => write!(f, "ns:{}", path.display()),
+            Self::Device(lent) => write!(f, "dev:{lent}"),
             Self::Network(attachment) => write!(f, "{attachment}"),
         }
     }
@@ -262,6 +280,7 @@ impl fmt::Display for Attachment {
         options.extend((self.gw_prio != 0).then(|| format!("gw-prio={}", self.gw_prio)));
         options.extend(self.hairpin.then(|| "hairpin=on".to_owned()));
         options.extend(self.spoof.then(|| "spoof=on".to_owned()));
+        options.extend((self.rates != Rates::default()).then(|| format!("rate={}", self.rates)));
         let colon = if options.is_empty() { "" } else { ":" };
         write!(f, "{}{colon}{}", self.network, options.join(","))
     }
@@ -297,6 +316,8 @@ mod tests {
         assert_eq!(mode(&["none"]).unwrap(), Mode::None);
         assert_eq!(mode(&["ns:blue"]).unwrap(), Mode::Namespace("/run/netns/blue".into()));
         assert_eq!(mode(&["ns:/proc/1/ns/net"]).unwrap(), Mode::Namespace("/proc/1/ns/net".into()));
+        assert_eq!(mode(&["dev:eth1"]).unwrap(), Mode::None);
+        assert_eq!(mode(&["dev:eth1", "front", "dev:eth2"]).unwrap().to_string(), "front");
         assert_eq!(mode(&["container:web"]).unwrap(), Mode::Container("web".into()));
         let both = mode(&["front:ip=10.1.0.9,mac=02:00:00:00:00:09,alias=db,alias=sql", "back:gw-prio=5"]).unwrap();
         assert_eq!(both.to_string(), "front,back");
@@ -309,6 +330,11 @@ mod tests {
         for bad in [
             &["none", "front"][..],
             &["front", "host"],
+            &["dev:eth1", "host"],
+            &["dev:eth1", "none"],
+            &["dev:"],
+            &["dev:eth1:gateway=10.0.0.1"],
+            &["dev:eth1:ip=10.0.0.2/24,gateway=10.0.1.1"],
             &["front", "front:ip=10.0.0.1"],
             &["none:ip=10.0.0.1"],
             &["container:"],
@@ -325,6 +351,7 @@ mod tests {
             &["front:ifname=a/b"],
             &["front:ifname=sixteen_letters_"],
             &["front:mtu=67"],
+            &["front:rate=fast"],
             &["front:alias=a b"],
             &["front:colour=red"],
         ] {
@@ -334,7 +361,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_the_same(text in "(none|host|ns:|container:|[a-z]{1,3}|:|,|=|ip|mac|alias|mtu|10.0.0.1|1500|hairpin){1,9}") {
+        fn what_is_written_reads_the_same(text in "(none|host|ns:|container:|dev:|[a-z]{1,3}|:|,|=|ip|mac|alias|mtu|10.0.0.1|1500|hairpin|rate=9mbit/|8kbit){1,9}") {
             if let Ok(net) = text.parse::<Net>() {
                 prop_assert_eq!(net.to_string().parse::<Net>().unwrap(), net);
             }

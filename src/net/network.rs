@@ -16,6 +16,7 @@ use super::hub::{self, Link, View};
 use super::opened::opened_before;
 use super::options::{options_of, port_options};
 use super::origin::Origin;
+use super::rate;
 use super::rtnl::{Mac, Rtnl};
 use super::rules::{skeleton, wanted};
 use super::step::{Place, Step};
@@ -155,6 +156,9 @@ impl Bridge {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
         }
         steps.push(Step::SetUp { place: hub, link: host.clone() });
+        // What the container receives leaves by the host's end.
+        let rates = interface.rates();
+        steps.extend(rate::shape(hub, host, rates.received, interface.mtu));
         if ipv6_on_links {
             steps.push(Step::NoLinkLocal { place: inside, link: name.clone() });
         }
@@ -162,6 +166,7 @@ impl Bridge {
         steps.push(address(interface.address.into()));
         steps.extend(interface.address6.map(|own| address(own.into())));
         steps.push(Step::SetUp { place: inside, link: name.clone() });
+        steps.extend(rate::shape(inside, name, rates.sent, interface.mtu));
         let (gateway, gateway6) = self.definition.gateways();
         let gateway = Some(IpAddr::from(gateway)).filter(|_| interface.default_route);
         let gateway6 = gateway6.map(IpAddr::from).filter(|_| interface.default_route6);

@@ -200,7 +200,7 @@ fn mend_container(rtnl: &mut Rtnl, pid: i32, steps: &[Step]) -> Result<()> {
     let mut applier = Applier::new(rtnl, pid as u32);
     let socket = in_namespace(pid, || Ok(vec![Rtnl::open()?.into_fd()?]))?;
     let socket = socket.into_iter().next().context("open a socket in the container's network")?;
-    applier.enter(Rtnl::from_fd(socket));
+    applier.enter(Rtnl::from_fd(socket), vec![]);
     applier.apply(steps)?;
     applier.settle()?;
     let changes: Vec<Change> = steps

@@ -142,17 +142,13 @@ pub fn guard() -> Vec<Change> {
     const TO4: &[What] = &[What::OutLink, What::Destination4];
     const TO6: &[What] = &[What::OutLink, What::Destination6];
     let (arriving, leaving, chain) = ("arriving", "names", "guard");
-    let everywhere = |set, first: IpAddr, last: IpAddr| Element {
-        end: vec![Value::Link("lo".into()), last.into()],
-        ..element(set, vec![Value::Link("lo".into()), first.into()])
-    };
-    let (all4, all6) = (Ipv4Addr::BROADCAST, Ipv6Addr::from(u128::MAX));
+    let [lo4, lo6] = everywhere("lo");
     vec![
         Change::AddSet(&MEMBERS4),
         Change::AddSet(&MEMBERS6),
         Change::AddSet(&OPEN),
-        Change::AddElement(everywhere(&MEMBERS4, Ipv4Addr::UNSPECIFIED.into(), all4.into())),
-        Change::AddElement(everywhere(&MEMBERS6, Ipv6Addr::UNSPECIFIED.into(), all6.into())),
+        Change::AddElement(lo4),
+        Change::AddElement(lo6),
         Change::AddChain { name: arriving, hook: Some(Hook::RawPrerouting) },
         rule(arriving, vec![Match::In(FROM4, &MEMBERS4)], Verdict::NoTrack),
         rule(arriving, vec![Match::In(FROM6, &MEMBERS6)], Verdict::NoTrack),
@@ -164,6 +160,18 @@ pub fn guard() -> Vec<Change> {
         rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
         rule(chain, vec![Match::In(&[What::Protocol, What::DestinationPort], &OPEN)], Verdict::Accept),
         rule(chain, vec![], Verdict::Drop),
+    ]
+}
+
+/// All addresses, where they come by the link `link`.
+pub fn everywhere(link: &str) -> [Element; 2] {
+    let range = |set, first: IpAddr, last: IpAddr| Element {
+        end: vec![Value::Link(link.to_owned()), last.into()],
+        ..element(set, vec![Value::Link(link.to_owned()), first.into()])
+    };
+    [
+        range(&MEMBERS4, Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()),
+        range(&MEMBERS6, Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from(u128::MAX).into()),
     ]
 }
 

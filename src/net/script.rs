@@ -69,7 +69,8 @@ impl Script<'_> {
     /// Last first: the container's part, its namespace, what was made for it.
     fn down(&self) -> Vec<String> {
         let all = [self.host_steps, self.steps].concat();
-        let undo = |steps: &[Step]| steps.iter().rev().flat_map(|step| undo(step, &all)).collect::<Vec<_>>();
+        let undo =
+            |steps: &[Step]| steps.iter().rev().flat_map(|step| undo(step, &all, self.netns)).collect::<Vec<_>>();
         let mut down = undo(self.steps);
         if !self.mode.joins() {
             down.push(format!("ip netns del {}", word(self.netns)));
@@ -86,7 +87,7 @@ pub const NAMESPACE: &str =
 /// One step for programs.
 pub fn step_json(step: &Step, netns: &str) -> Value {
     let place = if step.place() == Place::Hub { "host" } else { "container" };
-    let undo = undo(step, &[]);
+    let undo = undo(step, &[], netns);
     json!({ "place": place, "commands": commands(step, netns), "reason": reason(step), "undo": undo })
 }
 
@@ -103,10 +104,11 @@ fn part(text: &mut String, title: &str, steps: &[(String, Vec<String>)]) {
 }
 
 /// The commands that take a step back, where something is left when all others are: `all` are the steps that go with it.
-pub fn undo(step: &Step, all: &[Step]) -> Vec<String> {
+pub fn undo(step: &Step, all: &[Step], netns: &str) -> Vec<String> {
     let makes_table = |step: &Step| matches!(step, Step::Nft(Change::AddTable));
     match step {
         Step::AddBridge { name, .. } | Step::AddVeth { host: name, .. } => vec![format!("ip link del {}", word(name))],
+        Step::Lend { device, name } => device.commands_back(&word(netns), name),
         Step::Sysctl { place: Place::Hub, key, value } if value == "1" => {
             // A link's own go with the link.
             let made =

@@ -21,8 +21,7 @@ use std::net::IpAddr;
 
 use super::change::in_namespace;
 use super::nft::{self, dump::Whole};
-use super::origin::Instruction;
-use super::rtnl::{Mac, Rtnl};
+use super::rtnl::{Disciplines, Mac, Rtnl};
 
 /// Options of a bridge that are the root's where another bridge is that.
 const TOLD_BY_ROOT: [&str; 3] = ["forward_delay", "hello_time", "max_age"];
@@ -67,8 +66,8 @@ pub struct Seen {
     pub addresses: Vec<(u32, IpNet)>,
     /// The next hops of its default routes.
     pub gateways: Vec<IpAddr>,
-    /// The links at whose entry something looks at what comes in, by index, with the program that does.
-    pub programs: HashMap<u32, Option<Vec<Instruction>>>,
+    /// What is at the entries and exits of its links.
+    pub disciplines: Disciplines,
     /// minirun's table.
     pub table: Option<Whole>,
     /// The settings that were asked for; `None` for one that is not there.
@@ -105,10 +104,10 @@ impl Seen {
         let addresses = rtnl.addresses(0)?.into_iter().chain(rtnl.addresses6(0)?);
         let addresses = addresses.filter_map(|message| address(&message)).collect();
         let gateways = rtnl.default_gateways()?;
-        let programs = rtnl.programs()?;
+        let disciplines = rtnl.disciplines()?;
         let table = nft::dump::whole(&socket)?;
         nft::let_the_kernel_close(socket);
-        Ok(Self { links, addresses, gateways, programs, table, settings })
+        Ok(Self { links, addresses, gateways, disciplines, table, settings })
     }
 
     /// The link called `name`.

@@ -1,5 +1,5 @@
 //! What the holder of a container does for its network while it runs: it answers the container's queries for names, mends
-//! rules that somebody takes away, passes on what comes to ports that the kernel cannot lead to it, and hears what other
+//! rules that somebody takes away, passes on what comes to ports that the kernel cannot lead to it and what it sends to the host, and hears what other
 //! commands ask.
 //!
 //! `launch.rs` makes them before the container runs, `supervise.rs` serves them from its loop. Nothing here waits.
@@ -33,6 +33,8 @@ pub struct Services {
     pub capture: Option<Recorder>,
     /// What passes on what comes to some of its published ports.
     pub relays: Vec<(Port, Relay)>,
+    /// What passes on what the container sends to the host.
+    pub host: Option<Relay>,
 }
 
 impl Services {
@@ -40,14 +42,14 @@ impl Services {
     pub fn interest(&self) -> Vec<BorrowedFd<'_>> {
         let names = self.names.iter().map(Responder::as_fd);
         let rules = self.rules.iter().filter_map(Mender::as_fd);
-        let relays = self.relays.iter().map(|(_, relay)| relay.fd());
+        let relays = self.relays.iter().map(|(_, relay)| relay).chain(&self.host).map(Relay::fd);
         let capture = self.capture.iter().map(Recorder::as_fd);
         names.chain(rules).chain(self.control.iter().map(Control::as_fd)).chain(capture).chain(relays).collect()
     }
 
     /// After so long there is something to do in any case.
     pub fn timeout(&self) -> Option<Duration> {
-        self.relays.iter().filter_map(|(_, relay)| relay.timeout()).min()
+        self.relays.iter().map(|(_, relay)| relay).chain(&self.host).filter_map(Relay::timeout).min()
     }
 
     /// Passes on what comes to a socket, which is a part of `port`.
@@ -84,7 +86,7 @@ impl Services {
             capture.serve();
         }
         // Also those that are not readable: one may have waited long enough.
-        self.relays.iter_mut().for_each(|(_, relay)| relay.serve());
+        self.relays.iter_mut().map(|(_, relay)| relay).chain(&mut self.host).for_each(Relay::serve);
         asked
     }
 }

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::lent::Device;
 use super::origin::Origin;
+use super::rate::Rate;
 use super::rtnl::Mac;
 use super::table::Change;
 
@@ -120,6 +122,17 @@ pub enum Step {
         /// What it becomes.
         value: u32,
     },
+    /// What leaves by a link leaves no faster than so.
+    Shape {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+        /// How fast.
+        rate: Rate,
+        /// So many bytes may leave at once.
+        burst: u32,
+    },
     /// The size of the largest packet of a link.
     SetMtu {
         /// Where the link is.
@@ -150,6 +163,22 @@ pub enum Step {
         /// The next hop.
         gateway: IpAddr,
     },
+    /// A link of the hub goes to the container.
+    Lend {
+        /// What it is in the hub.
+        device: Box<Device>,
+        /// Its name in the container.
+        name: String,
+    },
+    /// A tap device in the container that stays without a program that has it open.
+    AddTap {
+        /// Its name.
+        link: String,
+        /// Its index, so that it takes none that a later link is to have.
+        index: u32,
+        /// The user who may open it, as the host counts.
+        owner: u32,
+    },
     /// The way to everywhere else, in the container.
     AddDefaultRoute {
         /// The next hop.
@@ -179,8 +208,11 @@ impl Step {
             | Self::SetUp { place, .. }
             | Self::SetMtu { place, .. }
             | Self::SetMac { place, .. }
+            | Self::Shape { place, .. }
             | Self::Sysctl { place, .. } => *place,
-            Self::AddDefaultRoute { .. }
+            Self::Lend { .. }
+            | Self::AddTap { .. }
+            | Self::AddDefaultRoute { .. }
             | Self::ReplaceDefaultRoute { .. }
             | Self::Rename { .. }
             | Self::NftInside(_) => Place::Container,

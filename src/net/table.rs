@@ -84,6 +84,8 @@ pub static PORTS6: Set = Set {
 };
 /// In a container's own namespace: its ports that are published.
 pub static OPEN: Set = Set { name: "open", key: &[Field::Protocol, Field::Port], value: &[], intervals: true };
+/// In a container's own namespace: the addresses by which it knows the host, with the protocols that are led to its holder.
+pub static HOSTS4: Set = set("hosts4", &[Field::Ipv4, Field::Protocol]);
 /// Published ranges whose ports are the same in the container: one element a range.
 pub static RANGES4: Set =
     Set { name: "ranges4", key: &[Field::Ipv4, Field::Protocol, Field::Port], value: &[Field::Ipv4], intervals: true };
@@ -214,6 +216,8 @@ pub enum Verdict {
     SetDestinationPort(u8, u16),
     /// The port that it comes from becomes this one.
     SetSourcePort(u8, u16),
+    /// The destination becomes this address and port; a condition says that the packet is of IPv4.
+    RedirectTo(Ipv4Addr, u16),
     /// The destination becomes what the map says of these properties, if it says something.
     Redirect(&'static [What], &'static Set),
 }

@@ -102,6 +102,7 @@ impl<'a> Comparison<'a> {
             Step::AddAddress { place, link, .. }
             | Step::NoLinkLocal { place, link }
             | Step::SetUp { place, link }
+            | Step::Shape { place, link, .. }
             | Step::SetMtu { place, link, .. }
             | Step::SetMac { place, link, .. } => of(*place, link),
             _ => None,
@@ -141,8 +142,14 @@ impl<'a> Comparison<'a> {
             Step::NftInside(change) => self.rules(Place::Container, step, change),
             Step::AddIngress { link } => self.ingress(step, link),
             Step::AddFilter { link, origin } => self.filter(step, link, &origin.program()),
-            // The name is looked at with the pair.
-            Step::Rename { .. } => {}
+            Step::Shape { place, link, rate, .. } => self.rate(step, (*place, link), rate.bytes),
+            // The name is looked at with the pair; a link that is lent may have become what its container made of it.
+            Step::Rename { .. } | Step::Lend { .. } => {}
+            Step::AddTap { link, .. } => {
+                if self.link(Place::Container, link).is_none() {
+                    self.tell(step, format!("tap device {link}: not there"), "restart the container".to_owned());
+                }
+            }
             Step::SetAlias { link, .. } | Step::SetBridgeOption { link, .. } => self.of_link(step, Place::Hub, link),
             Step::AddAddress { place, link, .. }
             | Step::NoLinkLocal { place, link }
@@ -183,14 +190,26 @@ impl<'a> Comparison<'a> {
     /// The place of the filter.
     fn ingress(&mut self, step: &Step, name: &str) {
         let Some(link) = self.kernel.hub.link(name) else { return };
-        if !self.kernel.hub.programs.contains_key(&link.index) {
+        if !self.kernel.hub.disciplines.programs.contains_key(&link.index) {
             self.differ(step, format!("link {name}: nothing looks at what the container sends"), vec![step.clone()]);
+        }
+    }
+
+    fn rate(&mut self, step: &Step, (place, name): (Place, &str), wanted: u64) {
+        let (Some(link), Some(seen)) = (self.link(place, name), self.seen(place)) else { return };
+        match seen.disciplines.rates.get(&link.index) {
+            Some(rate) if *rate == wanted => {}
+            None => _ = self.differ(step, format!("link {name}: not limited in its rate"), vec![step.clone()]),
+            Some(rate) => {
+                let remedy = format!("`tc qdisc del dev {name} root` where it is, then `minirun network reload`");
+                self.tell(step, format!("link {name}: limited to {rate} bytes a second, not {wanted}"), remedy);
+            }
         }
     }
 
     fn filter(&mut self, step: &Step, name: &str, wanted: &[Instruction]) {
         let Some(link) = self.kernel.hub.link(name) else { return };
-        match self.kernel.hub.programs.get(&link.index).and_then(Option::as_deref) {
+        match self.kernel.hub.disciplines.programs.get(&link.index).and_then(Option::as_deref) {
             Some(program) if program == wanted => {}
             None => _ = self.differ(step, format!("link {name}: without its filter"), vec![step.clone()]),
             Some(_) => {

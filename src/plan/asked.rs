@@ -10,6 +10,7 @@ use caps::CapsHashSet;
 use crate::cli::RunArgs;
 use crate::error::refused;
 use crate::net::Mode;
+use crate::net::tap::{self, Tap};
 use crate::net::wish::Wish;
 use crate::options;
 use crate::sandbox::credentials::Limit;
@@ -23,6 +24,7 @@ use crate::state::{self, Record};
 pub struct Options {
     pub mode: Mode,
     pub publish: Vec<Wish>,
+    pub taps: Vec<Tap>,
     pub id: String,
     pub name: String,
     pub hostname: String,
@@ -57,14 +59,20 @@ impl Options {
             None => name.clone(),
         };
         let host_network = mode.joins();
+        let taps = tap::parse(&args.network.tap)?;
+        let mut openings = Openings::of(&args.openings)?;
+        if !taps.is_empty() {
+            openings.give_tun()?;
+        }
         Ok(Self {
             mode,
             publish: args.network.wishes(&[])?,
+            taps,
             id,
             name,
             hostname,
             mounts: mounts(args)?,
-            openings: Openings::of(&args.openings)?,
+            openings,
             limits: args.ulimit.iter().map(|text| options::ulimit(text)).collect::<Result<_>>()?,
             capabilities: args.openings.capabilities(&args.cap_add, &args.cap_drop)?,
             security: SecurityOptions::parse(&args.security_opt)?.or_privileged(args.openings.privileged),
@@ -86,6 +94,18 @@ pub fn refuse_what_cannot_be(args: &RunArgs, mode: &Mode) -> Result<()> {
             _ => ("the network is another's", "publish it where that network is made"),
         };
         return Err(refused(format!("publish port `{port}`: {why}"), remedy));
+    }
+    if args.network.host_access && !matches!(mode, Mode::Networks(_)) {
+        let (why, remedy) = match mode {
+            Mode::Host => ("the container is in the host's network already", "leave out --host-access, or --net=host"),
+            Mode::None => ("--net=none has no way to the host", "leave out --host-access, or --net=none"),
+            _ => ("the network is another's", "ask for it where that network is made"),
+        };
+        return Err(refused(format!("use --host-access: {why}"), remedy));
+    }
+    if let (Some(tap), true) = (args.network.tap.first(), mode.joins()) {
+        let message = format!("make tap device `{tap}`: with --net={mode} it would be in another's network");
+        return Err(refused(message, "leave out --tap, or --net"));
     }
     if let Some(word) = args.words.first()
         && word.as_bytes().first() == Some(&b'-')

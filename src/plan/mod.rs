@@ -139,6 +139,7 @@ impl Plan {
         let Options {
             mode,
             publish,
+            mut taps,
             id,
             name,
             hostname,
@@ -163,6 +164,8 @@ impl Plan {
         let user = user::find(root.as_fd(), spec.map_or("", String::as_str))?;
         let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
         let userns = UserNamespace::find(args.openings.userns, &user, &mut mounts)?;
+        let owner = userns.as_ref().map_or(user.uid, |ids| ids.host_uid(user.uid));
+        taps.iter_mut().for_each(|tap| tap.owner = owner);
         let arguments = args.detach.then(|| args.to_be_repeated(&env)).transpose()?;
         let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
         let workdir = workdir(args, config)?;
@@ -184,6 +187,9 @@ impl Plan {
             servers: &args.network.dns,
             search: &resolvers.search(&args.network.dns_search),
             publish: &publish,
+            lent: &args.network.lent()?,
+            taps: &taps,
+            host_access: args.network.host_access,
             data_root,
             state,
             beside: None,
@@ -302,11 +308,17 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
         return bundle::network_of(args, data_root, state);
     }
     let options = Options::of(args, None)?;
-    match root(args, data_root, false) {
+    let user = match root(args, data_root, false) {
         Err(error) if !is_busybox(args) => return Err(error),
-        _ => {}
-    }
-    let Options { mode, publish, id, sysctls, name, capabilities, .. } = options;
+        Err(_) => None,
+        Ok((_, lower, image, _)) => {
+            let config = image.as_ref().map(|image| &image.config);
+            let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
+            Some(user::find(open_directory(&lower)?.as_fd(), spec.map_or("", String::as_str))?)
+        }
+    };
+    let Options { mode, publish, mut taps, id, sysctls, name, capabilities, .. } = options;
+    taps.iter_mut().for_each(|tap| tap.owner = user.as_ref().map_or(0, |user| user.uid));
     let resolvers = resolvers(&mode).ipv4();
     let request = Request {
         mode: &mode,
@@ -317,6 +329,9 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
         servers: &[],
         search: &[],
         publish: &publish,
+        lent: &args.network.lent()?,
+        taps: &taps,
+        host_access: args.network.host_access,
         data_root,
         state,
         beside: None,

@@ -2,6 +2,8 @@
 //!
 //! [`OpeningArgs`] is a part of the options of `run`; `plan.rs` makes [`Openings`] of it before the first side effect.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use caps::CapsHashSet;
 use clap::Args;
@@ -11,6 +13,8 @@ use super::credentials::capabilities;
 use super::host_devices::{self, Device};
 use super::namespaces::Share;
 use super::userns::UserNs;
+use crate::error::refused;
+use crate::net::tap;
 use crate::size;
 
 /// Docker's.
@@ -98,6 +102,21 @@ impl Openings {
             None => SHM_SIZE,
         };
         Ok(Self { shm_size, devices, privileged: args.privileged })
+    }
+}
+
+impl Openings {
+    /// Gives the device through which tap devices are opened, to everybody, as hosts do.
+    pub fn give_tun(&mut self) -> Result<()> {
+        if !tap::is_there() {
+            let message = format!("give device `{}`: this host has none", tap::DEVICE);
+            return Err(refused(message, "load module `tun`, as `modprobe tun` does"));
+        }
+        if !self.devices.iter().any(|device| device.target == Path::new(tap::DEVICE)) {
+            self.devices
+                .extend(host_devices::find(tap::DEVICE)?.into_iter().map(|device| Device { mode: 0o666, ..device }));
+        }
+        Ok(())
     }
 }
 

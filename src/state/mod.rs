@@ -213,7 +213,7 @@ impl State {
         end_orphan(&record);
         netns::forget(&record)?;
         // Before its name or its directory goes: nobody else may have its ports until then.
-        if let Err(error) = net::ports::withdraw(&record) {
+        if let Err(error) = net::ports::withdraw(&record).and_then(|()| net::lent::recover(&record)) {
             warn(&format!("{error:#}"));
             return Ok(Swept::Gone);
         }

@@ -12,7 +12,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::net::Interface;
+use crate::net::lent::Device;
 use crate::net::publish::Port;
+use crate::net::tap::Tap;
 use crate::sandbox::user::User;
 use crate::security::SecurityOptions;
 
@@ -41,6 +43,15 @@ pub struct Record {
     /// The settings of its namespaces, the keys as files below /proc/sys. (Earlier records do not say.)
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,
+    /// Its tap devices.
+    #[serde(default)]
+    pub taps: Vec<Tap>,
+    /// Whether it reaches the host's loopback device.
+    #[serde(default)]
+    pub host_access: bool,
+    /// Links of that namespace that are lent to it, as they were.
+    #[serde(default)]
+    pub lent: Vec<Device>,
     /// Seconds since 1970.
     pub created: u64,
     /// Seconds since 1970: the last start.

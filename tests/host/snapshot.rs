@@ -93,7 +93,8 @@ impl Snapshot {
         all.firewall();
         all.sysctls(Path::new("/proc/sys/net"));
         for value in all.0.values_mut() {
-            let diced = value.contains("ifalias=minirun:") && value.contains("linkinfo.info_kind=veth");
+            let own_veth = value.contains("ifalias=minirun:") && value.contains("linkinfo.info_kind=veth");
+            let diced = own_veth || value.contains("linkinfo.info_kind=tun");
             let numbers = ["ifindex=", "link_index=", "link=", "link_netnsid=", "peer_ifindex="];
             let stays = |word: &&str| {
                 let number = numbers.iter().any(|number| word.starts_with(number));

@@ -75,6 +75,7 @@ struct RmArgs {
 #[command(after_help = "Examples:
   minirun network connect back web
   minirun network connect back:ip=10.9.0.7,alias=db web
+  minirun network connect back:rate=10mbit/20mbit web     what it sends, what it receives
   minirun run -d --name alone --net=none busybox sleep 1000; minirun network connect bridge alone")]
 struct ConnectArgs {
     /// IPv4 address
@@ -151,7 +152,7 @@ fn connect(args: &ConnectArgs, root: &Path) -> Result<()> {
     };
     let mode = options.mode()?;
     let Some(wish) = mode.attachments().first() else {
-        bail!("connect network: `{mode}` is not one that can be connected");
+        bail!("connect network: `{}` is not one that can be connected", args.network);
     };
     let found = State::open(root)?.find(&args.container)?;
     control::ask(&found, &Ask::Connect(Net::Network(wish.clone()))).map(drop)

@@ -1,5 +1,7 @@
 //! A rule's conditions and its verdict as expressions, the instructions of the kernel's machine.
 
+use std::net::Ipv4Addr;
+
 use ipnet::IpNet;
 use nix::libc;
 
@@ -171,6 +173,7 @@ pub fn encode_verdict(list: &mut Vec<u8>, verdict: Verdict) {
         Verdict::SetSourcePort(protocol, port) => return set_port(list, protocol, 0, port),
         Verdict::NoTrack => return nest(list, 1, |element| string(element, 1, "notrack")),
         Verdict::Masquerade => return expression(list, "masq", |data| number(data, 1, MASQUERADE_FULLY_RANDOM)),
+        Verdict::RedirectTo(address, port) => return redirect_to(list, address, port),
         Verdict::Redirect(what, map) => return redirect(list, what, map),
         Verdict::Drop => 0,
         Verdict::Accept => 1,
@@ -197,6 +200,23 @@ fn set_port(list: &mut Vec<u8>, protocol: u8, place: u32, port: u16) {
         number(data, 6, INTERNET_CHECKSUM);
         number(data, 7, checksum);
         number(data, 8, 0);
+    });
+}
+
+/// Of IPv4 alone, which a condition before it says.
+fn redirect_to(list: &mut Vec<u8>, address: Ipv4Addr, port: u16) {
+    const DESTINATION: u32 = 1;
+    for (register, value) in [(REGISTER, &address.octets()[..]), (REGISTER + 1, &port.to_be_bytes()[..])] {
+        expression(list, "immediate", |data| {
+            number(data, 1, register);
+            nest(data, 2, |data| attribute(data, 1, value));
+        });
+    }
+    expression(list, "nat", |data| {
+        number(data, 1, DESTINATION);
+        number(data, 2, libc::AF_INET as u32);
+        number(data, 3, REGISTER);
+        number(data, 5, REGISTER + 1);
     });
 }
 

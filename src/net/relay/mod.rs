@@ -1,7 +1,8 @@
-//! Published ports that the kernel cannot lead to a container: here minirun itself takes what comes and passes it on.
+//! What the kernel cannot lead to where it is to go: here minirun itself takes what comes and passes it on.
 //!
-//! Two are left to it: those at the host's `[::1]`, because an answer to `::1` is never routed back from a bridge, and those at
-//! IPv6 addresses of the host where the container's network has IPv4 only. `supervise.rs` polls the one descriptor that a
+//! Published ports at the host's `[::1]`, because an answer to `::1` is never routed back from a bridge, and those at
+//! IPv6 addresses of the host where the container's network has IPv4 only. And with `--host-access` (`access.rs`), the other
+//! way, what a container sends to the host. `supervise.rs` polls the one descriptor that a
 //! [`Relay`] has and calls [`Relay::serve`]. What always holds: nothing here waits, one call does bounded work, and no bytes
 //! are kept: what one side does not take stays in the kernel's queue of the other, which then waits too.
 
@@ -11,16 +12,19 @@ mod tests;
 mod udp;
 
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::OriginalDst;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use self::tcp::Tcp;
 use self::udp::Udp;
+use super::conntrack::Connections;
 use super::publish::Protocol;
 
 /// So many events are taken in one call: the descriptor stays readable while there are more.
@@ -41,6 +45,36 @@ struct Limits {
 
 const LIMITS: Limits = Limits { connections: 256, sessions: 256, idle: Duration::from_secs(60) };
 
+/// Where what comes to a socket goes to.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    /// Always there.
+    One(SocketAddr),
+    /// To the port of the host that the client asked for: its packets were led here from there.
+    Host,
+}
+
+/// The host's services, as a container that may reach them finds them.
+#[derive(Debug, Default)]
+struct Services {
+    /// The host's addresses that the container knows it by.
+    gateways: Vec<Ipv4Addr>,
+    /// Asks what the kernel remembers of connections, in the container's network.
+    connections: Option<Connections>,
+}
+
+impl Services {
+    /// Where a service is looked for that was asked for at `asked`, the last one first: on the loopback device, then at that
+    /// address itself. Nowhere, if that is none by which the container knows the host.
+    fn places(&self, asked: SocketAddrV4) -> Vec<SocketAddr> {
+        if !self.gateways.contains(asked.ip()) {
+            return vec![];
+        }
+        let at = |address: IpAddr| SocketAddr::new(address, asked.port());
+        vec![asked.into(), at(Ipv6Addr::LOCALHOST.into()), at(Ipv4Addr::LOCALHOST.into())]
+    }
+}
+
 /// Sockets that are bound to ports of the host, and what came by them.
 #[derive(Debug)]
 pub struct Relay {
@@ -49,6 +83,7 @@ pub struct Relay {
     scratch: Vec<u8>,
     tcp: Tcp,
     udp: Udp,
+    services: Services,
 }
 
 impl Relay {
@@ -60,7 +95,7 @@ impl Relay {
     fn within(limits: Limits) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).context("relay ports: make an epoll descriptor")?;
         let (tcp, udp) = (Tcp::new(limits.connections), Udp::new(limits.sessions, limits.idle));
-        Ok(Self { epoll, scratch: vec![0; LONGEST], tcp, udp })
+        Ok(Self { epoll, scratch: vec![0; LONGEST], tcp, udp, services: Services::default() })
     }
 
     /// From here on, what comes to `socket` is passed on to `target`. The socket is bound already; it is made one that does
@@ -71,10 +106,27 @@ impl Relay {
         let failed = || format!("relay a port to `{target}/{protocol}`");
         rustix::io::ioctl_fionbio(&socket, true).with_context(failed)?;
         match protocol {
-            Protocol::Tcp => self.tcp.add(&self.epoll, socket, target).with_context(failed),
-            Protocol::Udp => self.udp.add(&self.epoll, socket, target).with_context(failed),
+            Protocol::Tcp => self.tcp.add(&self.epoll, socket, Target::One(target)).with_context(failed),
+            Protocol::Udp => self.udp.add(&self.epoll, socket, Target::One(target)).with_context(failed),
             Protocol::Sctp => bail!("{}: only TCP and UDP are relayed", failed()),
         }
+    }
+
+    /// From here on, what comes to these sockets is passed on to the host's port that it was sent to. They are in a container's
+    /// network, bound, and `connections` is too.
+    pub fn add_host(&mut self, udp: OwnedFd, tcp: OwnedFd, connections: Connections) -> Result<()> {
+        let failed = "relay to the host";
+        rustix::io::ioctl_fionbio(&tcp, true).context(failed)?;
+        rustix::io::ioctl_fionbio(&udp, true).context(failed)?;
+        self.tcp.add(&self.epoll, tcp, Target::Host).context(failed)?;
+        self.udp.add(&self.epoll, udp, Target::Host).context(failed)?;
+        self.services.connections = Some(connections);
+        Ok(())
+    }
+
+    /// The host's addresses by which the container knows it now.
+    pub fn set_gateways(&mut self, gateways: Vec<Ipv4Addr>) {
+        self.services.gateways = gateways;
     }
 
     /// Readable when there is something to serve.
@@ -100,10 +152,10 @@ impl Relay {
             for event in ready {
                 let flags = event.flags;
                 match Token::of(event.data) {
-                    Token::Listener(at) => self.tcp.accept(&self.epoll, at, now),
+                    Token::Listener(at) => self.tcp.accept(&self.epoll, &self.services, at, now),
                     Token::End(number, side) => self.tcp.serve(&self.epoll, &mut self.scratch, number, side, flags),
-                    Token::Port(at) => self.udp.take(&self.epoll, &mut self.scratch, at, now),
-                    Token::Session(number) => self.udp.answer(&mut self.scratch, number, now),
+                    Token::Port(at) => self.udp.take(&self.epoll, &self.services, &mut self.scratch, at, now),
+                    Token::Session(number) => self.udp.answer(&self.epoll, &mut self.scratch, number, now),
                 }
             }
         }
@@ -145,6 +197,13 @@ impl Token {
             side => Self::End(number, side as usize - 1),
         }
     }
+}
+
+/// Where a client wanted to go whose connection was led here.
+fn asked(client: &OwnedFd) -> Option<SocketAddrV4> {
+    let original = getsockopt(client, OriginalDst).ok()?;
+    let address = Ipv4Addr::from(u32::from_be(original.sin_addr.s_addr));
+    Some(SocketAddrV4::new(address, u16::from_be(original.sin_port)))
 }
 
 /// Has `socket` watched for `events`, which are as they were until something else is said.

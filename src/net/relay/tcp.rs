@@ -15,7 +15,7 @@ use rustix::net::{
     recv, send, shutdown, socket_with, sockopt,
 };
 
-use super::{Token, watch};
+use super::{Services, Target, Token, asked, watch};
 
 /// So many wait to be accepted; the kernel's own limit (net.core.somaxconn) is 4096 and holds as well.
 const BACKLOG: i32 = 4096;
@@ -32,7 +32,7 @@ const TARGET: usize = 1;
 #[derive(Debug)]
 struct Listener {
     socket: OwnedFd,
-    target: SocketAddr,
+    target: Target,
 }
 
 /// Every listener and every connection.
@@ -56,7 +56,7 @@ impl Tcp {
     }
 
     /// Listens, and watches for clients. Options of a listener are those of the connections that come by it.
-    pub(super) fn add(&mut self, epoll: &OwnedFd, socket: OwnedFd, target: SocketAddr) -> Result<()> {
+    pub(super) fn add(&mut self, epoll: &OwnedFd, socket: OwnedFd, target: Target) -> Result<()> {
         // Else connections that are over would keep the port from being listened at, for a minute.
         sockopt::set_socket_reuseaddr(&socket, true)?;
         sockopt::set_socket_keepalive(&socket, true)?;
@@ -70,11 +70,11 @@ impl Tcp {
     }
 
     /// Accepts one connection, and begins one to the container.
-    pub(super) fn accept(&mut self, epoll: &OwnedFd, at: usize, now: Instant) {
+    pub(super) fn accept(&mut self, epoll: &OwnedFd, services: &Services, at: usize, now: Instant) {
         if self.connections.len() >= self.most || self.rest.is_some() {
             return;
         }
-        match self.begin(at) {
+        match self.begin(services, at) {
             Ok(connection) => {
                 self.made += 1;
                 let number = self.made;
@@ -87,20 +87,27 @@ impl Tcp {
         }
     }
 
-    fn begin(&self, at: usize) -> std::result::Result<Connection, Stopped> {
+    fn begin(&self, services: &Services, at: usize) -> std::result::Result<Connection, Stopped> {
         let Listener { socket, target } = &self.listeners[at];
-        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         // Before the client is accepted: where there is no descriptor for this one, that one goes on waiting.
-        let to = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).map_err(|_| Stopped::Shortage)?;
+        let ipv4 = match target {
+            Target::One(target) => target.is_ipv4(),
+            Target::Host => true,
+        };
+        let to = open(ipv4).map_err(|_| Stopped::Shortage)?;
         let client = match accept_with(socket, flags) {
             Ok(client) => client,
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Err(Stopped::Client),
             Err(_) => return Err(Stopped::Shortage),
         };
-        match prepare(&to).and_then(|()| connect(&to, target)) {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(Connection::new(client, to)),
-            Err(_) => {
+        let mut targets = match target {
+            Target::One(target) => vec![*target],
+            Target::Host => asked(&client).map_or(vec![], |asked| services.places(asked)),
+        };
+        match begin_to(&mut targets, Some(to)) {
+            Some(to) => Ok(Connection::new(client, to, targets)),
+            None => {
                 reset(&client);
                 Err(Stopped::Client)
             }
@@ -114,6 +121,7 @@ impl Tcp {
         match connection.serve(side, events, scratch) {
             Ok(()) if connection.is_over() => self.remove(number),
             Ok(()) => self.watch(epoll, number),
+            Err(Broken) if side == TARGET && connection.try_next(epoll) => self.watch(epoll, number),
             Err(Broken) => self.abort(number),
         }
     }
@@ -193,6 +201,12 @@ struct End {
     cut: bool,
 }
 
+impl End {
+    fn of(socket: OwnedFd) -> Self {
+        Self { socket, watched: None, hung_up: false, cut: false }
+    }
+}
+
 /// What is waited for, one way through a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -216,13 +230,25 @@ struct Connection {
     ways: [Way; 2],
     /// The container has not answered yet.
     connecting: bool,
+    /// Where else it may be reached, the last one first.
+    targets: Vec<SocketAddr>,
 }
 
 impl Connection {
     /// Waits for the container first: until there is room on its side the client is not read.
-    fn new(client: OwnedFd, target: OwnedFd) -> Self {
-        let ends = [client, target].map(|socket| End { socket, watched: None, hung_up: false, cut: false });
-        Self { ends, ways: [Way::Room, Way::Bytes], connecting: true }
+    fn new(client: OwnedFd, target: OwnedFd, targets: Vec<SocketAddr>) -> Self {
+        let ends = [client, target].map(End::of);
+        Self { ends, ways: [Way::Room, Way::Bytes], connecting: true, targets }
+    }
+
+    /// Where the target cannot be reached, begins with another one, if there is one.
+    fn try_next(&mut self, epoll: &OwnedFd) -> bool {
+        let next = if self.connecting { begin_to(&mut self.targets, None) } else { None };
+        let Some(socket) = next else { return false };
+        // Its events would be taken for the new one's.
+        let _ = epoll::delete(epoll, &self.ends[TARGET].socket);
+        self.ends[TARGET] = End::of(socket);
+        true
     }
 
     fn is_over(&self) -> bool {
@@ -321,6 +347,24 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn open(ipv4: bool) -> Result<OwnedFd> {
+    let family = if ipv4 { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))
+}
+
+/// Begins a connection to the last of these where one can be begun, by `socket` if it is the first that is tried. Those that
+/// are left may be tried after it.
+fn begin_to(targets: &mut Vec<SocketAddr>, mut socket: Option<OwnedFd>) -> Option<OwnedFd> {
+    while let Some(target) = targets.pop() {
+        let Ok(to) = socket.take().map_or_else(|| open(target.is_ipv4()), Ok) else { continue };
+        if let Ok(()) | Err(Errno::INPROGRESS) = prepare(&to).and_then(|()| connect(&to, &target)) {
+            return Some(to);
+        }
+    }
+    None
 }
 
 /// Passes small writes on at once, and urgent bytes (which are out of the order of the others, tcp(7)) in their order.

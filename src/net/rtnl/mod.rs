@@ -4,6 +4,7 @@
 //! `rtnetlink` crate; its connection, which sends one request at a time and waits, is not used: the kernel handles every
 //! message of one `send` before that call returns, so a batch costs one round trip.
 
+mod lending;
 pub mod probe;
 mod questions;
 mod requests;
@@ -23,9 +24,11 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 
+pub use self::lending::{Kept, again, command, give_back, lend, set_mac_at, set_mtu_at};
+pub use self::questions::Disciplines;
 pub use self::requests::{
     add_address, add_bridge, add_default_route, add_filter, add_ingress, add_veth, delete_link, no_link_local, rename,
-    replace_default_route, set_alias, set_bridge_option, set_mac, set_mtu, set_port, set_port_option, set_up,
+    replace_default_route, set_alias, set_bridge_option, set_mac, set_mtu, set_port, set_port_option, set_up, shape,
 };
 use super::wire::{Received, explain_error, messages};
 

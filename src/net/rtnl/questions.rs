@@ -12,23 +12,34 @@ use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOpti
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::super::origin::Instruction;
-use super::requests::{INGRESS, TCA_BPF_OPS};
+use super::requests::{INGRESS, TCA_BPF_OPS, TCA_TBF_PARMS, TCA_TBF_RATE64};
 use super::{Rtnl, as_link, as_route};
 
-impl Rtnl {
+/// The queueing disciplines that minirun makes, by the index of their link.
+#[derive(Debug, Default)]
+pub struct Disciplines {
     /// The links at whose entry something looks at what comes in (`sch_ingress`), with the program that does so, if one does.
-    pub fn programs(&mut self) -> Result<HashMap<u32, Option<Vec<Instruction>>>> {
+    pub programs: HashMap<u32, Option<Vec<Instruction>>>,
+    /// How fast a link is at most (`sch_tbf`), in bytes a second.
+    pub rates: HashMap<u32, u64>,
+}
+
+impl Rtnl {
+    /// What is at the entries and exits of links.
+    pub fn disciplines(&mut self) -> Result<Disciplines> {
         let answer = self.dump(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()));
-        let ingress = TcAttribute::Kind("ingress".to_owned());
-        let mut programs = HashMap::new();
+        let has = |message: &TcMessage, kind: &str| message.attributes.contains(&TcAttribute::Kind(kind.to_owned()));
+        let mut all = Disciplines::default();
         for message in answer.context("list queueing disciplines")? {
-            if let RouteNetlinkMessage::NewQueueDiscipline(message) = message
-                && message.attributes.contains(&ingress)
-            {
-                programs.insert(message.header.index as u32, self.program_at(message.header.index)?);
+            let RouteNetlinkMessage::NewQueueDiscipline(message) = message else { continue };
+            let index = message.header.index as u32;
+            if has(&message, "ingress") {
+                all.programs.insert(index, self.program_at(message.header.index)?);
+            } else if has(&message, "tbf") {
+                all.rates.extend(rate(&message).map(|rate| (index, rate)));
             }
         }
-        Ok(programs)
+        Ok(all)
     }
 
     fn program_at(&mut self, link: i32) -> Result<Option<Vec<Instruction>>> {
@@ -116,6 +127,24 @@ fn gateway(route: &RouteMessage) -> Option<(u32, IpAddr)> {
         }
     }
     Some((metric, gateway?))
+}
+
+/// The rate of a token bucket filter, in bytes a second.
+fn rate(discipline: &TcMessage) -> Option<u64> {
+    let options = discipline.attributes.iter().filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    let bytes = |kind: u16| {
+        let found = options.clone().flatten().find(|option| option.kind() == kind)?;
+        let mut bytes = vec![0; found.value_len()];
+        found.emit_value(&mut bytes);
+        Some(bytes)
+    };
+    // A rate that does not fit into the four bytes of `struct tc_ratespec` is told apart.
+    let wide = bytes(TCA_TBF_RATE64).and_then(|rate| Some(u64::from_ne_bytes(rate.try_into().ok()?)));
+    let narrow = || Some(u32::from_ne_bytes(bytes(TCA_TBF_PARMS)?.get(8..12)?.try_into().ok()?).into());
+    wide.or_else(narrow)
 }
 
 /// The program of a filter, as bytes.

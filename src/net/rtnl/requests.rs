@@ -15,6 +15,7 @@ use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHan
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::super::origin::Instruction;
+use super::super::rate::Rate;
 use super::{Mac, Request};
 
 /// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
@@ -84,7 +85,7 @@ pub fn add_veth(host: &str, mtu: u32, peer: &str, peer_mac: Mac, peer_index: u32
     Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
-fn set_link(link: LinkMessage) -> Request {
+pub(super) fn set_link(link: LinkMessage) -> Request {
     Request { message: RouteNetlinkMessage::SetLink(link), flags: 0 }
 }
 
@@ -206,4 +207,31 @@ fn default_route(gateway: IpAddr) -> RouteMessage {
             RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
         }
     }
+}
+
+/// Attributes of a token bucket filter (linux/pkt_sched.h).
+pub const TCA_TBF_PARMS: u16 = 1;
+pub const TCA_TBF_RATE64: u16 = 4;
+
+/// A token bucket filter as the root queue of the link with this index: `burst` bytes at once, `rate` in the long run.
+pub fn shape(index: u32, rate: Rate, burst: u32) -> Request {
+    const TCA_TBF_BURST: u16 = 6;
+    const TC_LINKLAYER_ETHERNET: u8 = 1;
+    // `struct tc_tbf_qopt` with two `tc_ratespec`.
+    let mut parameters = vec![0, TC_LINKLAYER_ETHERNET, 0, 0, 0, 0, 0, 0];
+    parameters.extend(u32::try_from(rate.bytes).unwrap_or(u32::MAX).to_ne_bytes());
+    // No peak rate.
+    parameters.extend([0; 12]);
+    parameters.extend(rate.limit(burst).to_ne_bytes());
+    // The burst again as a time, for kernels that know no bytes (before 3.13), and the size of a burst at the peak rate.
+    parameters.extend([0; 8]);
+    let mut options = vec![TcOption::Other(DefaultNla::new(TCA_TBF_PARMS, parameters))];
+    if u32::try_from(rate.bytes).is_err() {
+        options.push(TcOption::Other(DefaultNla::new(TCA_TBF_RATE64, rate.bytes.to_ne_bytes().to_vec())));
+    }
+    options.push(TcOption::Other(DefaultNla::new(TCA_TBF_BURST, burst.to_ne_bytes().to_vec())));
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::ROOT;
+    message.attributes = vec![TcAttribute::Kind("tbf".to_owned()), TcAttribute::Options(options)];
+    Request { message: RouteNetlinkMessage::NewQueueDiscipline(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
