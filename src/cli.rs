@@ -14,6 +14,7 @@ use crate::commands::capture::CaptureOf;
 use crate::commands::cp::CpArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::exec::ExecArgs;
+use crate::commands::explain::ExplainArgs;
 use crate::commands::graph::GraphArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::inspect::InspectArgs;
@@ -104,6 +105,8 @@ pub enum Verb {
     Network(NetworkArgs),
     /// Say what on this machine would stop or hamper containers' networks
     Doctor(DoctorArgs),
+    /// Print the commands that build the network of a container that runs, with a reason each
+    Explain(ExplainArgs),
     /// Draw the network of this host as it is now
     Graph(GraphArgs),
     /// Look after what minirun keeps on this host
@@ -145,6 +148,7 @@ pub struct RunAlone {
   minirun run --net=bridge:rate=1mbit busybox sh    how fast it sends and receives
   minirun run --host-access busybox sh              host.minirun.internal is the host's 127.0.0.1 too
   minirun run -v $PWD:/src:ro -w /src busybox ls    a directory of the host, read-only
+  minirun run --step busybox true                   its network step by step, as commands
   minirun run --pcap-on-fail x.pcapng busybox CMD   its last packets, if it fails
   minirun run --rootfs ./tree /bin/prog             a directory instead of an image (it is not changed)
 

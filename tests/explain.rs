@@ -23,8 +23,10 @@ fn equal(host: &Host, options: &[&str]) {
         host.sh("sleep 1.5").ok();
     }
     let own = both(&format!("/proc/{}/ns/net", host.pid_of("web")));
+    let told_later = host.minirun(["explain", "--format=sh", "web"]).ok();
     take_down(host, &before);
     by_hand(host, &with_id(&script, &id), &own, &before, options);
+    by_hand(host, &told_later, &own, &before, options);
 }
 
 /// Ends the container, and takes off the host what was made for it.
@@ -77,12 +79,21 @@ fn with_id(script: &str, id: &str) -> String {
     script.replace(of_script, id).replace(&of_script[..10], &id[..10])
 }
 
-fn networks(host: &Host) {
+/// Those networks that are named in these options, and a link of the host's own.
+fn networks(host: &Host, options: &[&str]) {
     host.has_had_networks();
-    host.network(&["--subnet=10.50.0.0/24", "--ipv6", "--subnet=fd50::/64"], "front");
-    host.network(&["--subnet=10.51.0.0/24", "--isolate", "--opt=hairpin=on", "--opt=path_cost=7"], "apart");
-    host.network(&["--subnet=10.52.0.0/24", "--internal", "--opt=stp=on", "--opt=ageing_time=9000"], "closed");
-    host.network(&["--subnet=10.53.0.0/24", "--ipv6", "--internal", "--mtu=1300"], "closed6");
+    let all: [(&str, &[&str]); 4] = [
+        ("front", &["--subnet=10.50.0.0/24", "--ipv6", "--subnet=fd50::/64"]),
+        ("apart", &["--subnet=10.51.0.0/24", "--isolate", "--opt=hairpin=on", "--opt=path_cost=7"]),
+        ("closed", &["--subnet=10.52.0.0/24", "--internal", "--opt=stp=on", "--opt=ageing_time=9000"]),
+        ("closed6", &["--subnet=10.53.0.0/24", "--ipv6", "--internal", "--mtu=1300"]),
+    ];
+    for (name, of_network) in all {
+        let net = format!("--net={name}");
+        if options.iter().any(|option| option.split(':').next() == Some(&net)) {
+            host.network(of_network, name);
+        }
+    }
     host.minirun(["system", "prune"]).ok();
     // A link of the host's own, for what is lent.
     host.sh(
@@ -149,7 +160,7 @@ macro_rules! equal_tests {
     ($($name:ident: $($option:literal)*;)*) => {
         $(host_test!(cold $name, within 120, |host| {
             host.minirun(["image", "ls"]).ok();
-            networks(host);
+            networks(host, &[$($option),*]);
             equal(host, &[$($option),*]);
         });)*
     };
@@ -176,6 +187,57 @@ equal_tests! {
     lent_beside_a_network: "--net=front" "--net=dev:eth9:ip=10.77.0.7/24";
     with_rights: "--cap-add=NET_ADMIN" "--sysctl=net.ipv4.ip_forward=1";
 }
+
+host_test!(cold a_network_is_told_by_itself, within 120, |host| {
+    host.minirun(["image", "ls"]).ok();
+    for (name, link) in [("front", "mr-front"), ("closed6", "mr-closed6"), ("apart", "mr-apart"), ("bridge", "minirun0")] {
+        let net = format!("--net={name}");
+        if name == "front" {
+            networks(host, &[&net]);
+        } else if name != "bridge" {
+            host.network(if name == "apart" { &["--isolate", "--opt=path_cost=7"] } else { &["--ipv6", "--internal"] }, name);
+        }
+        host.minirun(["run", &net, "busybox", "true"]).ok();
+        let alone = || host.sh(&format!("ip link show {link}")).ok().contains("NO-CARRIER");
+        host.soon("the container's link goes", alone);
+        let own = Snapshot::of_network();
+        let script = host.minirun(["network", "explain", "--format=sh", name]).ok();
+        host.minirun(["system", "prune"]).ok();
+        let before = Snapshot::of_network();
+        let directory = host.directory("by-hand");
+        let file = directory.file("network.sh", &script);
+        host.sh(&format!("sh {file}")).ok();
+        let mut differences = Snapshot::of_network().differences(&own);
+        // The kernel adds it when a port comes for the first time.
+        differences.retain(|line| !line.contains("dst=ff00::/8"));
+        assert!(differences.is_empty(), "{name}:\n  {}\n{script}", differences.join("\n  "));
+        host.sh(&format!("sh {file} down")).ok();
+        as_before(host, &before);
+        if name != "bridge" {
+            host.minirun(["network", "rm", name]).ok();
+        }
+    }
+});
+
+// What is not as minirun made it is told beside what it made.
+host_test!(what_differs_is_told_too, |host| {
+    host.has_run_detached();
+    host.member(&[], "web");
+    let said = host.minirun(["explain", "web"]).ok();
+    assert!(said.contains("# a veth pair") && !said.contains("differs now") && !said.contains("up() {"), "{said}");
+    host.sh("ip -n web route del default").ok();
+    let said = host.minirun(["explain", "web"]).ok();
+    assert!(said.contains("# differs now: web: default route: none by 10.214.0.1"), "{said}");
+    assert!(said.contains("ip -n web route add default via 10.214.0.1"), "{said}");
+    let said = host.minirun(["explain", "--format=json", "web"]).ok();
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert!(said.as_array().is_some_and(|steps| steps.iter().any(|step| step["commands"][0] == "ip netns add web")));
+    host.minirun(["stop", "-t", "0", "web"]).ok();
+    let said = host.minirun(["explain", "web"]).fails(125);
+    assert!(said.contains("it does not run") && said.contains("--dry-run"), "{said}");
+    host.minirun(["network", "explain", "nowhere"]).fails(125);
+    host.remove_all();
+});
 
 // As a learner has it: on a terminal, step by step, with a look around in between.
 host_test!(steps_wait_for_a_key, |host| {

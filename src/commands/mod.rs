@@ -6,6 +6,7 @@ pub mod cp;
 pub mod doctor;
 mod each;
 pub mod exec;
+pub mod explain;
 pub mod filter;
 pub mod graph;
 pub mod image;
@@ -57,6 +58,7 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Cp(args) => cp::cp(&args, &cli.root)?,
         Verb::Image(args) => image::image(&args, data_root)?,
         Verb::Port(args) => port::port(&args, &cli.root)?,
+        Verb::Explain(args) => explain::explain(&args, &cli.root, data_root)?,
         Verb::Capture(args) => capture::capture(&args, &cli.root, data_root)?,
         Verb::Network(args) => return network::network(&args, &cli.root, data_root),
         Verb::Doctor(args) => return doctor::doctor(&args, &cli.root, data_root),

@@ -21,7 +21,7 @@ pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root, root)?;
         let Network { mode, host_steps, steps, .. } = &network;
-        let script = Script { mode, netns: &name, host_steps, steps };
+        let script = Script { mode, container: Some(&name), host_steps, steps };
         let text = match args.explain {
             Some(Explain::Json) => format!("{:#}\n", script.json()),
             _ => script.text(),
@@ -133,7 +133,7 @@ mod tests {
         let bridge = Bridge { definition, link: None, addressed: false, addressed6: false };
         let steps = bridge.attach(view, "0123456789ab", &interface);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
-        Script { mode: &mode, netns: "web", host_steps: &missing, steps: &steps }.text()
+        Script { mode: &mode, container: Some("web"), host_steps: &missing, steps: &steps }.text()
     }
 
     fn default_network() -> Definition {
@@ -167,6 +167,8 @@ mod tests {
 
     #[test]
     fn host_has_nothing_to_do() {
-        insta::assert_snapshot!(Script { mode: &Mode::Host, netns: "web", host_steps: &[], steps: &[] }.text());
+        insta::assert_snapshot!(
+            Script { mode: &Mode::Host, container: Some("web"), host_steps: &[], steps: &[] }.text()
+        );
     }
 }

@@ -261,9 +261,8 @@ pub(super) fn published(ports: &[Port], link: &str, bridge: &str, (id, guarded):
     if is_on("net/bridge/bridge-nf-call-iptables") {
         steps.push(Step::SetPortOption { link: link.to_owned(), option: "hairpin", value: 1 });
     }
-    let local = |port: &Port| port.address.is_ipv4() && (port.address.is_loopback() || port.address.is_unspecified());
     let key = format!("net/ipv4/conf/{bridge}/route_localnet");
-    if !is_on(&key) && ports.iter().any(local) {
+    if !is_on(&key) && ports.iter().any(Port::is_local) {
         steps.push(Step::Sysctl { place: Place::Hub, key, value: "1".into() });
     }
     steps.extend(elements_of(ports, id).into_iter().map(|element| Step::Nft(Change::AddElement(element))));

@@ -11,11 +11,13 @@ use ipnet::Ipv4Net;
 use super::decide::{MOST_INTERFACES, Part, published};
 use super::definition::{BRIDGE, Definition, Definitions};
 use super::hub::{self, View};
+use super::lent::Device;
 use super::look;
 use super::mode::DEFAULT;
 use super::network::{self, Bridge, Ground, mac_of};
 use super::opened::opened_before;
 use super::rtnl::Rtnl;
+use super::rules;
 use super::seen;
 use super::step::{Place, Step};
 use super::table::Change;
@@ -98,6 +100,28 @@ impl Intent {
         network::ground(&view, &bridges, Vec::new, &opened_before(&self.directory))
     }
 
+    /// The steps that make these networks on a host that has nothing, with the settings `opened` of its own links; `away` are
+    /// links that are lent.
+    pub fn from_nothing(&self, networks: &[Definition], opened: &[String], away: &[Device]) -> Vec<Step> {
+        let mut view = View { table: None, elements: vec![], ..self.view.clone() };
+        let at_home = |device: &Device| hub::Link {
+            name: device.name.clone(),
+            up: true,
+            forwarding: true,
+            ..hub::Link::default()
+        };
+        view.links.extend(away.iter().map(at_home));
+        for link in &mut view.links {
+            let is =
+                |family: &str| opened.iter().any(|key| key.starts_with(&format!("net/{family}/conf/{}/", link.name)));
+            let (closed, closed6) = (is("ipv4"), is("ipv6") || opened.iter().any(|key| key == hub::FORWARDING6_OF_ALL));
+            link.forwarding &= !closed;
+            link.forwarding6 &= !closed6;
+        }
+        let bridges: Vec<Bridge> = networks.iter().map(unmade).collect();
+        if bridges.is_empty() { vec![] } else { network::ground(&view, &bridges, Vec::new, opened).missing }
+    }
+
     /// The steps that make the whole table of the hub, with the parts of all networks and containers.
     pub fn table(&self) -> Vec<Step> {
         let ground = self.ground(&self.networks).missing.into_iter();
@@ -119,16 +143,14 @@ impl Intent {
         // One that may change its own rules is not guarded by them.
         let guarded =
             record.guarded.unwrap_or_else(|| record.inside.capabilities & Capability::CAP_NET_ADMIN.bitmask() == 0);
-        let open: Vec<String> = record
-            .taps
-            .iter()
-            .map(|tap| &tap.name)
-            .chain(record.lent.iter().map(|device| &device.name))
-            .cloned()
-            .collect();
+        let open: Vec<String> = record.taps.iter().map(|tap| tap.name.clone()).collect();
         let host_access = record.host_access;
         let part = Part { id: &record.id, interfaces: &interfaces, names, guarded, open: &open, host_access };
         let mut steps = part.steps(&self.view, &bridges.iter().collect::<Vec<_>>());
+        if guarded && names {
+            let lent = record.lent.iter().flat_map(|device| rules::everywhere(&device.name));
+            steps.extend(lent.map(|element| Step::NftInside(Change::AddElement(element))));
+        }
         steps.extend(tap::steps(&record.taps, MOST_INTERFACES as u32 + 2));
         let way_out = interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
         if let (false, Some(interface), Some(bridge)) =

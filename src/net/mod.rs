@@ -40,6 +40,7 @@ pub mod rate;
 pub mod relay;
 pub mod reload;
 pub mod removal;
+pub mod retold;
 pub mod rtnl;
 pub mod rules;
 pub mod script;
@@ -308,7 +309,7 @@ impl Network {
         let settings = steps.iter().filter(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
         narrator.tell_done(&settings.cloned().collect::<Vec<_>>(), None);
         if narrator.form == Explain::Sh {
-            crate::error::tell(&Script { mode, netns: &narrator.netns, host_steps, steps }.text());
+            crate::error::tell(&Script { mode, container: Some(&narrator.netns), host_steps, steps }.text());
         }
     }
 

@@ -108,6 +108,11 @@ impl Port {
         protocol == self.protocol.to_string() && number.parse().is_ok_and(|number| range.contains(&number))
     }
 
+    /// Whether it is reached at an IPv4 address of the loopback device.
+    pub fn is_local(&self) -> bool {
+        self.address.is_ipv4() && (self.address.is_loopback() || self.address.is_unspecified())
+    }
+
     /// Whether other machines can reach it.
     pub fn is_exposed(&self) -> bool {
         !self.address.is_loopback()

@@ -15,8 +15,8 @@ use super::table::{Change, TABLE};
 pub struct Script<'a> {
     /// What `--net` said.
     pub mode: &'a Mode,
-    /// The name of the container's namespace.
-    pub netns: &'a str,
+    /// The name of the container, and of its namespace; `None` for networks alone.
+    pub container: Option<&'a str>,
     /// Steps that make the managed networks.
     pub host_steps: &'a [Step],
     /// Steps that make the container's part.
@@ -26,19 +26,26 @@ pub struct Script<'a> {
 impl Script<'_> {
     /// The script for sh(1). It needs root, iproute2, nftables and procps.
     pub fn text(&self) -> String {
-        let Self { mode, netns, .. } = self;
+        let what = match self.container {
+            Some(name) => format!("The network of container `{name}`, --net={}", self.mode),
+            None => format!("Network `{}`", self.mode),
+        };
         let mut text = format!(
-            "#!/bin/sh\n# The network of container `{netns}`, --net={mode}, by hand: `sh FILE` builds it, `sh FILE down` takes it \
-             down.\nset -eu\n\nup() {{\n"
+            "#!/bin/sh\n# {what}, by hand: `sh FILE` builds it, `sh FILE down` takes it down.\nset -eu\n\nup() {{\n"
         );
-        part(&mut text, "The managed networks: made once, kept for all containers.", &self.up_host());
-        if mode.joins() {
-            let whose = if **mode == Mode::Host { "the host's" } else { "that" };
-            text.push_str(&format!("  # Nothing to do: the program runs in {whose} network namespace.\n  :\n"));
-        } else {
-            let mut own = vec![(NAMESPACE.to_owned(), vec![format!("ip netns add {}", word(netns))])];
-            own.extend(self.steps.iter().map(|step| (reason(step), commands(step, netns))));
-            part(&mut text, "The container.", &own);
+        for (title, steps) in self.parts() {
+            if !steps.is_empty() {
+                text.push_str(&format!("  ### {title}\n"));
+                let lines = steps.iter().flat_map(|(reason, commands)| {
+                    std::iter::once(format!("\n  # {reason}\n"))
+                        .chain(commands.iter().map(|command| format!("  {command}\n")))
+                });
+                text.extend(lines);
+                text.push('\n');
+            }
+        }
+        if let Some(nothing) = self.nothing_to_do() {
+            text.push_str(&format!("  # {nothing}\n  :\n"));
         }
         text.push_str("}\n\ndown() {\n");
         let down = self.down();
@@ -50,31 +57,55 @@ impl Script<'_> {
         text
     }
 
-    /// The same for programs: an array of steps.
-    pub fn json(&self) -> Value {
-        let netns = self.netns;
-        let namespace = json!({
-            "place": "host", "commands": [format!("ip netns add {}", word(netns))], "reason": NAMESPACE,
-            "undo": [format!("ip netns del {}", word(netns))],
-        });
-        let one = |step: &Step| step_json(step, netns);
-        let own = (!self.mode.joins()).then_some(namespace);
-        self.host_steps.iter().map(one).chain(own).chain(self.steps.iter().map(one)).collect()
+    /// Commands and reasons, one below the other.
+    pub fn lines(&self) -> String {
+        let steps = self.parts().into_iter().flat_map(|(_, steps)| steps);
+        let mut text: String =
+            steps.map(|(reason, commands)| format!("# {reason}\n{}\n", commands.join("\n"))).collect();
+        text.extend(self.nothing_to_do().map(|nothing| format!("# {nothing}\n")));
+        text
     }
 
-    fn up_host(&self) -> Vec<(String, Vec<String>)> {
-        self.host_steps.iter().map(|step| (reason(step), commands(step, self.netns))).collect()
+    /// The same for programs: an array of steps.
+    pub fn json(&self) -> Value {
+        let netns = self.container.unwrap_or_default();
+        let namespace = self.own_namespace().map(|netns| {
+            json!({
+                "place": "host", "commands": [format!("ip netns add {}", word(netns))], "reason": NAMESPACE,
+                "undo": [format!("ip netns del {}", word(netns))],
+            })
+        });
+        let one = |step: &Step| step_json(step, netns);
+        self.host_steps.iter().map(one).chain(namespace).chain(self.steps.iter().map(one)).collect()
+    }
+
+    fn own_namespace(&self) -> Option<&str> {
+        self.container.filter(|_| !self.mode.joins())
+    }
+
+    fn nothing_to_do(&self) -> Option<String> {
+        let whose = if *self.mode == Mode::Host { "the host's" } else { "that" };
+        self.mode.joins().then(|| format!("Nothing to do: the program runs in {whose} network namespace."))
+    }
+
+    /// Titles, and the steps below each: why, and what.
+    fn parts(&self) -> [(&'static str, Vec<(String, Vec<String>)>); 2] {
+        let netns = self.container.unwrap_or_default();
+        let told = |step: &Step| (reason(step), commands(step, netns));
+        let namespace =
+            self.own_namespace().map(|netns| (NAMESPACE.to_owned(), vec![format!("ip netns add {}", word(netns))]));
+        let own = namespace.into_iter().chain(self.steps.iter().map(told)).collect();
+        let shared = self.host_steps.iter().map(told).collect();
+        [("The managed networks: made once, kept for all containers.", shared), ("The container.", own)]
     }
 
     /// Last first: the container's part, its namespace, what was made for it.
     fn down(&self) -> Vec<String> {
         let all = [self.host_steps, self.steps].concat();
-        let undo =
-            |steps: &[Step]| steps.iter().rev().flat_map(|step| undo(step, &all, self.netns)).collect::<Vec<_>>();
+        let netns = self.container.unwrap_or_default();
+        let undo = |steps: &[Step]| steps.iter().rev().flat_map(|step| undo(step, &all, netns)).collect::<Vec<_>>();
         let mut down = undo(self.steps);
-        if !self.mode.joins() {
-            down.push(format!("ip netns del {}", word(self.netns)));
-        }
+        down.extend(self.own_namespace().map(|netns| format!("ip netns del {}", word(netns))));
         down.extend(undo(self.host_steps));
         down
     }
@@ -89,18 +120,6 @@ pub fn step_json(step: &Step, netns: &str) -> Value {
     let place = if step.place() == Place::Hub { "host" } else { "container" };
     let undo = undo(step, &[], netns);
     json!({ "place": place, "commands": commands(step, netns), "reason": reason(step), "undo": undo })
-}
-
-fn part(text: &mut String, title: &str, steps: &[(String, Vec<String>)]) {
-    if steps.is_empty() {
-        return;
-    }
-    text.push_str(&format!("  ### {title}\n"));
-    for (reason, commands) in steps {
-        text.push_str(&format!("\n  # {reason}\n"));
-        commands.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
-    }
-    text.push('\n');
 }
 
 /// The commands that take a step back, where something is left when all others are: `all` are the steps that go with it.

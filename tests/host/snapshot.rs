@@ -95,7 +95,7 @@ impl Snapshot {
         for value in all.0.values_mut() {
             let own_veth = value.contains("ifalias=minirun:") && value.contains("linkinfo.info_kind=veth");
             let diced = own_veth || value.contains("linkinfo.info_kind=tun");
-            let numbers = ["ifindex=", "link_index=", "link=", "link_netnsid=", "peer_ifindex="];
+            let numbers = ["ifindex=", "link_index=", "link=", "link_netnsid=", "peer_ifindex=", "tso_max_size="];
             let stays = |word: &&str| {
                 let number = numbers.iter().any(|number| word.starts_with(number));
                 !(number || diced && word.starts_with("address="))

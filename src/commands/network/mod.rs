@@ -17,6 +17,7 @@ use self::list::{InspectArgs, LsArgs, inspect, ls, members};
 use self::set::{SetArgs, SetPortArgs, set, set_port};
 use self::verify::{ReloadArgs, VerifyArgs, reload, verify};
 use super::each;
+use super::explain::{ExplainNetworkArgs, explain_network};
 use crate::control::{self, Ask};
 use crate::error::{note, print, refused};
 use crate::net::Net;
@@ -52,6 +53,8 @@ enum NetworkVerb {
     Connect(ConnectArgs),
     /// Take a container that runs off a network
     Disconnect(DisconnectArgs),
+    /// Print the commands that build a network, with a reason each
+    Explain(ExplainNetworkArgs),
     /// Compare networks and their containers with what the kernel has; 1 where something differs
     Verify(VerifyArgs),
     /// Mend what differs
@@ -123,6 +126,7 @@ pub fn network(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<u8> 
 fn plain(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> {
     match &args.verb {
         NetworkVerb::Verify(_) | NetworkVerb::Reload(_) => Ok(()),
+        NetworkVerb::Explain(args) => explain_network(args, root, data_root),
         NetworkVerb::Set(args) => set(args, root, data_root),
         NetworkVerb::SetPort(args) => set_port(args, root, data_root),
         NetworkVerb::Create(args) => create(args, data_root),

@@ -139,6 +139,11 @@ impl Device {
         all
     }
 
+    /// Its MTU on the host, in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
     /// Its index in the container.
     pub fn index_inside(&self) -> u32 {
         self.inside

@@ -1,0 +1,161 @@
+//! What was done for a container that runs, or for a network, told again: `explain` and `network explain`.
+//!
+//! The steps are derived from definitions and records as `network verify` derives them (`intent.rs`), as if nothing were made yet, so
+//! that they build the same on a host that has nothing. What only the kernel knows, where a link that was lent stands now, is asked of
+//! it. What differs from them is told beside them.
+
+use std::path::Path;
+
+use anyhow::Result;
+use nix::fcntl::FlockArg;
+
+use super::definition::{Definition, Definitions};
+use super::hub;
+use super::intent::Intent;
+use super::lent::Device;
+use super::look::lock;
+use super::mode::{Attachment, DEFAULT, Mode};
+use super::opened::opened_before;
+use super::port::Port;
+use super::reload::Scope;
+use super::rtnl::Rtnl;
+use super::seen::Seen;
+use super::step::{Place, Step};
+use crate::error::refused;
+use crate::state::{Found, Record};
+
+/// Steps, and what of the kernel is not as they made it.
+#[derive(Debug)]
+pub struct Retold {
+    /// What `--net` said.
+    pub mode: Mode,
+    /// Steps that make the managed networks.
+    pub host_steps: Vec<Step>,
+    /// Steps that make the container's part.
+    pub steps: Vec<Step>,
+    /// What differs, a line each.
+    pub differences: Vec<String>,
+}
+
+/// The network of a container that runs.
+pub fn container(found: &Found, root: &Path, data_root: &Path) -> Result<Retold> {
+    let record = &found.record;
+    let Some(pid) = record.pid.filter(|_| found.status.lives()) else {
+        return Err(refused(
+            format!("explain container `{}`: it does not run", record.name),
+            "`minirun run --dry-run` prints what would be done for one",
+        ));
+    };
+    if let Some(mode) = joined(record) {
+        return Ok(Retold { mode, host_steps: vec![], steps: vec![], differences: vec![] });
+    }
+    let mut rtnl = Rtnl::open()?;
+    let directory = hub::directory(&rtnl)?;
+    let _turn = directory.exists().then(|| lock(&directory, FlockArg::LockShared)).transpose()?;
+    let intent = Intent::look(&mut rtnl, root, data_root)?;
+    let member = intent.containers.iter().find(|member| member.found.record.id == record.id);
+    let Some(member) = member else {
+        return Err(refused(
+            format!("explain container `{}`: its network was made in another namespace", record.name),
+            "ask where it was started",
+        ));
+    };
+    let is_on = |name: &str| record.interfaces.iter().any(|interface| interface.network == name);
+    let networks: Vec<_> = intent.networks.iter().filter(|one| is_on(&one.name)).cloned().collect();
+    let mut steps = member.steps.clone();
+    if let Some(setting) = loopback_setting(record, &networks) {
+        // Before the ports, as at the start; where it is made it is not among the steps.
+        let at = steps.iter().position(|step| matches!(step, Step::Nft(_))).unwrap_or(steps.len());
+        steps.retain(|step| *step != setting);
+        steps.insert(at.min(steps.len()), setting);
+    }
+    if !record.lent.is_empty() {
+        let inside = Seen::inside(pid, &[])?;
+        // Before the settings, as at the start.
+        let at = steps.iter().position(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
+        let lent = record.lent.iter().flat_map(|device| lending(device, &inside));
+        let at = at.unwrap_or(steps.len());
+        steps.splice(at..at, lent.collect::<Vec<_>>());
+    }
+    let attachments: Vec<_> = networks.iter().map(|network| Attachment::on(&network.name)).collect();
+    Ok(Retold {
+        mode: if attachments.is_empty() { Mode::None } else { Mode::Networks(attachments) },
+        host_steps: intent.from_nothing(&networks, &opened_before(&directory), &record.lent),
+        steps,
+        differences: differences(root, data_root, &networks.iter().map(|one| one.name.clone()).collect::<Vec<_>>())?,
+    })
+}
+
+/// A network by itself.
+pub fn network(name: &str, root: &Path, data_root: &Path) -> Result<Retold> {
+    let mut rtnl = Rtnl::open()?;
+    let directory = hub::directory(&rtnl)?;
+    let _turn = directory.exists().then(|| lock(&directory, FlockArg::LockShared)).transpose()?;
+    let intent = Intent::look(&mut rtnl, root, data_root)?;
+    let network = match intent.networks.iter().find(|one| one.name == name) {
+        Some(network) => network.clone(),
+        None if name == DEFAULT => {
+            return Err(refused(
+                format!("explain network `{name}`: its bridge is not made yet"),
+                "`minirun run --dry-run` prints what the first container makes",
+            ));
+        }
+        None => Definitions::open(data_root).find(name)?,
+    };
+    let host_steps = intent.from_nothing(std::slice::from_ref(&network), &opened_before(&directory), &[]);
+    let mode = Mode::Networks(vec![Attachment::on(name)]);
+    let is_made = intent.networks.contains(&network);
+    let differences = if is_made { differences(root, data_root, &[name.to_owned()])? } else { vec![] };
+    Ok(Retold { mode, host_steps, steps: vec![], differences })
+}
+
+/// What lets a port that is published on 127.0.0.1 pass.
+fn loopback_setting(record: &Record, networks: &[Definition]) -> Option<Step> {
+    let way_out = record.interfaces.iter().find(|one| one.default_route).or(record.interfaces.first())?;
+    let network = networks.iter().find(|network| network.name == way_out.network)?;
+    let is_local = record.ports.iter().any(Port::is_local);
+    is_local.then(|| Step::Sysctl {
+        place: Place::Hub,
+        key: format!("net/ipv4/conf/{}/route_localnet", network.link),
+        value: "1".into(),
+    })
+}
+
+fn differences(root: &Path, data_root: &Path, names: &[String]) -> Result<Vec<String>> {
+    if names.is_empty() {
+        return Ok(vec![]);
+    }
+    let report = Scope { root, data_root, names }.verify()?;
+    Ok(report.differences.iter().map(|(_, one)| format!("{}: {}", one.subject, one.what)).collect())
+}
+
+/// The namespace that a container is in, where that was there before it.
+fn joined(record: &Record) -> Option<Mode> {
+    Some(match record.network.split_once(':') {
+        None if record.network == "host" => Mode::Host,
+        Some(("container", name)) => Mode::Container(name.to_owned()),
+        Some(("ns", path)) => Mode::Namespace(path.into()),
+        _ => return None,
+    })
+}
+
+/// The steps by which a link came to where it is.
+fn lending(device: &Device, inside: &Seen) -> Vec<Step> {
+    let place = Place::Container;
+    let Some(link) = inside.links.iter().find(|link| link.index == device.index_inside()) else { return vec![] };
+    let name = link.name.clone();
+    let mut steps = vec![Step::Lend { device: Box::new(device.clone()), name: name.clone() }];
+    steps.extend((link.mtu != device.mtu()).then(|| Step::SetMtu { place, link: name.clone(), mtu: link.mtu }));
+    let is_own = |address: &ipnet::IpNet| match address.addr() {
+        std::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
+        std::net::IpAddr::V4(_) => true,
+    };
+    let addresses: Vec<_> =
+        inside.addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, one)| *one).collect();
+    let given = addresses.iter().filter(|address| is_own(address));
+    steps.extend(given.map(|address| Step::AddAddress { place, link: name.clone(), address: *address }));
+    steps.extend(link.up.then(|| Step::SetUp { place, link: name }));
+    let by_it = inside.gateways.iter().filter(|gateway| addresses.iter().any(|net| net.contains(*gateway)));
+    steps.extend(by_it.map(|gateway| Step::AddDefaultRoute { gateway: *gateway }));
+    steps
+}
