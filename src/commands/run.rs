@@ -8,7 +8,7 @@ use crate::cli::RunArgs;
 use crate::error::print;
 use crate::holder::Caller;
 use crate::net::step::Step;
-use crate::net::{Mode, explain};
+use crate::net::{Mode, Network, explain};
 use crate::plan::{self, Plan};
 use crate::sandbox::namespaces::Share;
 use crate::state::Found;
@@ -19,7 +19,7 @@ use crate::{bundle, holder, launch, reaper, sys, terminal};
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root, root)?;
-        return print(&script(&network.mode, &name, &network.host_steps, &network.steps)).map(|()| 0);
+        return print(&script(&network, &name)).map(|()| 0);
     }
     if args.spec {
         return print(&bundle::spec::of(args, root, data_root)?).map(|()| 0);
@@ -75,20 +75,33 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
 }
 
 /// The network as commands to be typed by hand, each below its reason.
-fn script(mode: &Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> String {
-    let mut text = format!("# The network of container `{netns}`, --net={mode}, by hand.\n");
-    fn part(text: &mut String, netns: &str, title: &str, steps: &[Step]) {
-        if steps.is_empty() {
-            return;
-        }
-        text.push_str(&format!("\n# {title}\n"));
-        for step in steps {
-            text.push_str(&format!("\n# {}\n", explain::reason(step)));
-            for command in explain::commands(step, netns) {
-                text.push_str(&format!("{command}\n"));
-            }
+fn script(network: &Network, netns: &str) -> String {
+    let mut text = written(&network.mode, netns, &network.host_steps, &network.steps);
+    for other in &network.again {
+        // Comes first: the steps below take what it makes.
+        let title = "The container at the other end has lost its own; its namespace is called by its name.";
+        let mut first = String::new();
+        part(&mut first, &other.name, title, &other.steps);
+        text = first.trim_start().to_owned() + "\n" + &text;
+    }
+    text
+}
+
+fn part(text: &mut String, netns: &str, title: &str, steps: &[Step]) {
+    if steps.is_empty() {
+        return;
+    }
+    text.push_str(&format!("\n# {title}\n"));
+    for step in steps {
+        text.push_str(&format!("\n# {}\n", explain::reason(step)));
+        for command in explain::commands(step, netns) {
+            text.push_str(&format!("{command}\n"));
         }
     }
+}
+
+fn written(mode: &Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> String {
+    let mut text = format!("# The network of container `{netns}`, --net={mode}, by hand.\n");
     part(&mut text, netns, "The managed networks: made once, kept for all containers.", host_steps);
     if mode.joins() {
         let whose = if *mode == Mode::Host { "the host's" } else { "that" };
@@ -106,6 +119,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use crate::net::definition::Definition;
+    use crate::net::driver::Beside;
     use crate::net::hub::{Link, View};
     use crate::net::network::{self, Bridge, mac_of};
     use crate::net::{Attachment, Interface};
@@ -123,20 +137,22 @@ mod tests {
         let interface = Interface {
             network: definition.name.clone(),
             name: "eth0".into(),
+            driver: definition.driver,
             host: "mr0123456789ab".into(),
             mac: mac_of(address),
             address: ipnet::Ipv4Net::new_assert(address, definition.gateway.prefix_len()),
             address6: definition.gateway6.map(|net| network::same_network6(net, "fd00::2".parse().unwrap())),
-            gateway: definition.gateway.addr(),
+            gateway: definition.router(),
             default_route: !definition.internal,
             mtu: 1400,
             aliases: vec![],
         };
         let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);
-        let bridge = Bridge { definition, link: None, addressed: false, addressed6: false };
+        let beside = Beside::Nothing;
+        let bridge = Bridge { definition, link: None, addressed: false, addressed6: false, beside };
         let steps = bridge.attach(view, "0123456789ab", &interface, &mode.attachments()[0], 2);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
-        script(&mode, "web", &missing, &steps)
+        written(&mode, "web", &missing, &steps)
     }
 
     fn default_network() -> Definition {
@@ -170,6 +186,6 @@ mod tests {
 
     #[test]
     fn host_has_nothing_to_do() {
-        insta::assert_snapshot!(script(&Mode::Host, "web", &[], &[]));
+        insta::assert_snapshot!(written(&Mode::Host, "web", &[], &[]));
     }
 }

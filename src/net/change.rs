@@ -21,7 +21,6 @@ use super::network::Bridge;
 use super::ports::delete;
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
-use super::rules;
 use super::step::Step;
 use super::table::Change;
 use super::wish::Wish;
@@ -96,14 +95,15 @@ impl Network {
             bail!("disconnect network `{network}`: the container is not on it");
         };
         let targets: Vec<IpAddr> = self.interfaces[at].addresses().collect();
-        let link = &self.interfaces[at].host;
-        if let Some(index) = hub.rtnl.index_of(link)? {
-            let deleted = hub.rtnl.batch(vec![rtnl::delete_link(index)]);
-            deleted.map_err(|refused| refused.error.context(format!("delete link `{link}`")))?;
+        let own = &self.interfaces[at];
+        if own.driver.has_bridge() {
+            delete_link(&mut hub.rtnl, &own.host)?;
+        } else {
+            in_namespace(pid, || delete_link(&mut Rtnl::open()?, &own.name).map(|()| vec![]))?;
         }
         let gone = self.interfaces.remove(at);
         if self.own.guarded {
-            let members = rules::members(&gone.name, gone.address, gone.address6);
+            let members = hub.bridges[at].members(&gone);
             change_inside(pid, &members.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
         }
         hub.bridges.remove(at);
@@ -198,6 +198,12 @@ impl Network {
     }
 }
 
+fn delete_link(rtnl: &mut Rtnl, link: &str) -> Result<()> {
+    let Some(index) = rtnl.index_of(link)? else { return Ok(()) };
+    let deleted = rtnl.batch(vec![rtnl::delete_link(index)]);
+    deleted.map_err(|refused| refused.error.context(format!("delete link `{link}`")))
+}
+
 /// Changes the table in the network namespace of process `pid`.
 fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
     if changes.is_empty() {
@@ -211,14 +217,14 @@ fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
 }
 
 /// Writes a setting of the network namespace that this process is in.
-fn set(key: &str, value: &str) -> Result<()> {
+pub fn set(key: &str, value: &str) -> Result<()> {
     let write = || OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes());
     write().with_context(|| format!("set `{key}` to {value}"))
 }
 
 /// What `work` opens in the network namespace of process `pid`: it is done by a process of its own, because one that has
 /// joined another namespace must not come back.
-fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<Vec<OwnedFd>> {
+pub fn in_namespace(pid: i32, work: impl FnOnce() -> Result<Vec<OwnedFd>>) -> Result<Vec<OwnedFd>> {
     let path = format!("/proc/{pid}/ns/net");
     let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())
         .with_context(|| format!("open `{path}`"))?;

@@ -11,10 +11,12 @@ pub mod conntrack;
 mod decide;
 pub mod definition;
 pub mod dns;
+pub mod driver;
 pub mod explain;
 pub mod hub;
 pub mod ipam;
 pub mod look;
+pub mod macvlan;
 pub mod members;
 pub mod mend;
 pub mod mode;
@@ -27,6 +29,7 @@ pub mod owner;
 pub mod pool;
 pub mod port;
 pub mod ports;
+pub mod ptp;
 pub mod publish;
 pub mod relay;
 pub mod removal;
@@ -35,6 +38,7 @@ pub mod rules;
 pub mod services;
 pub mod step;
 pub mod table;
+pub mod vxlan;
 pub mod wire;
 pub mod wish;
 
@@ -50,6 +54,7 @@ use serde::{Deserialize, Serialize};
 
 use self::apply::Applier;
 use self::dns::Responder;
+use self::driver::Driver;
 use self::hub::View;
 use self::ipam::Lease;
 use self::look::tell_what_was_made;
@@ -129,6 +134,8 @@ pub struct Network {
     pub host_steps: Vec<Step>,
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
     pub steps: Vec<Step>,
+    /// What other containers need first.
+    pub again: Vec<ptp::Again>,
     hub: Option<Hub>,
     /// What of the table leads to its ports, once it is there.
     published: Vec<Element>,
@@ -146,7 +153,10 @@ pub struct Interface {
     pub network: String,
     /// Its name in the container.
     pub name: String,
-    /// The name of its end on the host.
+    /// How that joins its members.
+    #[serde(default)]
+    pub driver: Driver,
+    /// The name of its end on the host; empty where there is none.
     pub host: String,
     /// Its hardware address.
     pub mac: Mac,
@@ -154,8 +164,8 @@ pub struct Interface {
     pub address: Ipv4Net,
     /// The same of IPv6.
     pub address6: Option<Ipv6Net>,
-    /// The host's address on that network.
-    pub gateway: Ipv4Addr,
+    /// The network's router: the host's address there, or that of the LAN's; a cable has none.
+    pub gateway: Option<Ipv4Addr>,
     /// Whether the default route leaves by it.
     pub default_route: bool,
     /// In bytes.
@@ -174,6 +184,8 @@ struct Hub {
     directory: PathBuf,
     number: u64,
     turn: Option<Flock<File>>,
+    /// Held while an end of a cable is taken.
+    cables: Option<Flock<File>>,
     leases: Vec<Lease>,
     /// What holds the published ports.
     held: Vec<publish::Held>,
@@ -192,6 +204,7 @@ impl Network {
             applier.commit();
             tell_what_was_made(&hub.bridges, &hub.ground);
         }
+        self.again.iter().try_for_each(|other| other.make(&mut hub.rtnl))?;
         let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
         shared.context("unlock the managed networks")
     }
@@ -261,7 +274,7 @@ impl Network {
             _ => None,
         };
         self.published = self.steps.iter().filter_map(element).collect();
-        hub.turn = None;
+        (hub.turn, hub.cables) = (None, None);
         if self.inside().next().is_some() && !sockets.is_empty() {
             self.make_inside(sockets.remove(0))?;
         }
@@ -295,14 +308,16 @@ impl Network {
             services.relay(port, socket, target)?;
         }
         let forward = hub.bridges.iter().any(|bridge| !bridge.definition.internal);
+        // Where there is no bridge there are no rules of the host.
+        let bridged = hub.bridges.iter().any(|bridge| bridge.definition.driver.has_bridge());
         if let (Some(tcp), Some(udp)) = (self.names.pop(), self.names.pop()) {
             let options = dns::Options { forward, ..self.answers.clone() };
             services.names = Some(Responder::new(udp, tcp, options)?);
         }
         services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
-        let elements = self.published.clone();
         let attachments = self.mode.attachments().to_vec();
-        services.rules = Some(Mender::listen(attachments, self.own.data_root.clone(), elements)?);
+        let listen = || Mender::listen(attachments, self.own.data_root.clone(), self.published.clone());
+        services.rules = bridged.then(listen).transpose()?;
         Ok(())
     }
 
@@ -327,10 +342,11 @@ impl Network {
         self.interfaces.first().map(|interface| interface.address.addr())
     }
 
-    /// The host's address as the container sees it.
+    /// The host's address as the container sees it; none where no network of it has the host on it.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
-        let way_out = self.interfaces.iter().find(|interface| interface.default_route);
-        way_out.or(self.interfaces.first()).map(|interface| interface.gateway)
+        let mut bridged = self.interfaces.iter().filter(|interface| interface.driver.has_bridge());
+        let way_out = bridged.clone().find(|interface| interface.default_route);
+        way_out.or(bridged.next()).and_then(|interface| interface.gateway)
     }
 }
 
