@@ -8,9 +8,13 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::args::CaptureArgs;
 use crate::commands::attach::AttachArgs;
+use crate::commands::capture::CaptureOf;
 use crate::commands::cp::CpArgs;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::exec::ExecArgs;
+use crate::commands::graph::GraphArgs;
 use crate::commands::image::ImageArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::logs::LogsArgs;
@@ -22,6 +26,7 @@ use crate::commands::stop::{KillArgs, RenameArgs, RestartArgs, RmArgs, StopArgs,
 use crate::commands::top::TopArgs;
 use crate::listing::ListArgs;
 use crate::net::args::NetArgs;
+use crate::net::narrator::Explain;
 use crate::sandbox::openings::OpeningArgs;
 use crate::state::DEFAULT_ROOT;
 
@@ -41,7 +46,8 @@ use crate::state::DEFAULT_ROOT;
   minirun run --dry-run busybox                 the commands that build the network, and why
   minirun run -d --name web busybox httpd -f    in the background
   minirun logs -f web; minirun stop web         what it writes; its end
-  minirun ps                                    what runs")]
+  minirun ps                                    what runs
+  minirun graph                                 the network of this host, drawn")]
 pub struct Cli {
     /// Directory of the live state
     #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT)]
@@ -92,8 +98,14 @@ pub enum Verb {
     Image(ImageArgs),
     /// List published ports
     Port(PortArgs),
+    /// Show the packets of a container or a network, or write them to a file
+    Capture(CaptureOf),
     /// Define, list and remove networks
     Network(NetworkArgs),
+    /// Say what on this machine would stop or hamper containers' networks
+    Doctor(DoctorArgs),
+    /// Draw the network of this host as it is now
+    Graph(GraphArgs),
     /// Look after what minirun keeps on this host
     System(SystemArgs),
     /// Print the version
@@ -131,6 +143,7 @@ pub struct RunAlone {
   minirun run -it busybox sh                        a shell with a terminal
   minirun run --net=none busybox true               no network but lo
   minirun run -v $PWD:/src:ro -w /src busybox ls    a directory of the host, read-only
+  minirun run --pcap-on-fail x.pcapng busybox CMD   its last packets, if it fails
   minirun run --rootfs ./tree /bin/prog             a directory instead of an image (it is not changed)
 
 Exit code: the program's; 128+n when signal n ended it; 125 minirun's own error, 126 cannot be run, 127 not found.")]
@@ -139,6 +152,10 @@ pub struct RunArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub network: NetArgs,
+    /// What is kept of its packets.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub capture: CaptureArgs,
     /// Name of the container
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -230,9 +247,18 @@ pub struct RunArgs {
     /// Use a directory as root file system instead of an image
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
-    /// Print the commands that build the network, with a reason each, and change nothing
+    /// Print a script that builds the network by hand and one that takes it down, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print each step of the network while it is done: the command that it stands for, why, and what it cost; or all of them as a
+    /// script (sh), or a JSON object a line (json)
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    #[serde(skip)]
+    pub explain: Option<Explain>,
+    /// Wait for a key before each step of the network, show the command and the reason, and then what it has changed
+    #[arg(long, conflicts_with_all = ["explain", "dry_run", "detach"])]
+    #[serde(skip)]
+    pub step: bool,
     /// Print the container as an OCI runtime configuration (a config.json), and change nothing
     #[arg(long, conflicts_with_all = ["dry_run", "bundle"])]
     #[serde(default)]
@@ -265,6 +291,8 @@ impl RunArgs {
         again.bundle = again.bundle.map(std::path::absolute).transpose()?;
         again.rootfs = again.rootfs.map(std::path::absolute).transpose()?;
         again.pidfile = again.pidfile.map(std::path::absolute).transpose()?;
+        again.capture.pcap = again.capture.pcap.map(std::path::absolute).transpose()?;
+        again.capture.pcap_on_fail = again.capture.pcap_on_fail.map(std::path::absolute).transpose()?;
         Ok(serde_json::to_vec(&again)?)
     }
 }

@@ -35,6 +35,13 @@ pub enum Ask {
     Publish(Vec<String>),
     /// These ports of the container no more, as `80` or `53/udp`.
     Withdraw(Vec<String>),
+    /// Options of its port on that network, by their names in `step::PORT_OPTIONS`.
+    SetPort {
+        /// The network's name.
+        network: String,
+        /// What they become.
+        options: Vec<(String, u32)>,
+    },
 }
 
 /// What came of it: lines to be printed, or an error.
@@ -125,6 +132,7 @@ pub fn act(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: A
         Ask::Connect(Net::Network(wish)) => network.connect(wish, pid)?,
         Ask::Connect(other) => bail!("connect network: `{other}` is not one that can be connected"),
         Ask::Disconnect(name) => network.disconnect(&name, pid)?,
+        Ask::SetPort { network: name, options } => network.set_port(&name, &options)?,
         Ask::Publish(texts) => {
             let wishes = texts.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
             lines.extend(network.publish_more(&wishes, pid)?.iter().map(ToString::to_string));

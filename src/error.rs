@@ -83,9 +83,14 @@ pub fn report(error: &Error) -> u8 {
     exit_code_of(error)
 }
 
+/// Whether what is printed may have colours: on a terminal, unless NO_COLOR is set (no-color.org).
+pub fn is_coloured(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// The text of a help, with bold words on a terminal unless NO_COLOR is set (no-color.org).
 fn styled(usage: &clap::Error, terminal: bool) -> String {
-    let plain = !terminal || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let plain = !is_coloured(terminal);
     if plain { usage.render().to_string() } else { usage.render().ansi().to_string() }
 }
 

@@ -82,7 +82,13 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
         set().context("set oom_score_adj")?;
     }
     // First of all the socket: the parent configures the network by it while this process goes on.
-    parent.inside(&plan.network.open_inside()?.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+    let mut sockets = plan.network.open_inside()?;
+    // The last one, and before any link is up: no packet is missed.
+    if let Some(capture) = &plan.capture {
+        sockets.push(capture.open_inside()?);
+    }
+    parent.inside(&sockets.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+    drop(sockets);
 
     umask(FileMode::empty());
     rootfs::leave_host_mounts()?;

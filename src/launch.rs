@@ -6,6 +6,7 @@
 use std::io::PipeReader;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
@@ -13,6 +14,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::capture::Recorder;
 use crate::control::{self, Control};
 use crate::error::{self, Advice, warn};
 use crate::held::{self, Held, Pipes};
@@ -81,8 +83,17 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     // The log last: it is told of in the record, and goes with the entry.
     let log = if detached { open_log(plan)? } else { None };
     plan.namespaces.note_joined()?;
+    let begin = plan.network.narrator.as_ref().map(|_| Instant::now());
     let mut container = spawn(plan, given, cgroup.as_ref().map(Cgroup::entrance))?;
-    plan.network.attach(container.pid() as u32, || container.inside())?;
+    if let (Some(begin), Some(narrator), false) = (begin, &mut plan.network.narrator, plan.network.mode.joins()) {
+        narrator.tell_namespace(begin.elapsed());
+    }
+    let mut tap = None;
+    plan.network.attach(container.pid() as u32, || {
+        let mut sockets = container.inside()?;
+        tap = plan.capture.as_ref().and_then(|_| sockets.pop());
+        Ok(sockets)
+    })?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
     let is_joiner = container.made.is_some();
     if !is_joiner {
@@ -120,8 +131,12 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         container.socket.go()?;
     }
     container.running()?;
+    plan.network.tell_the_rest();
     // While the program begins: what it asks for meanwhile is in the sockets' queues.
     let mut services = plan.network.services()?;
+    if let (Some(capture), Some(tap)) = (plan.capture.take(), tap) {
+        services.capture = Some(Recorder::begin(capture, tap, &plan.record, root)?);
+    }
     if !plan.network.mode.joins() {
         services.control = Some(Control::listen(entry.path())?);
     }
@@ -142,6 +157,9 @@ fn put_on_record(plan: &mut Plan, entry: &mut Entry, pid: i32) -> Result<()> {
     plan.record.pid = Some(pid);
     plan.record.pid_start = state::start_time(pid);
     entry.commit(&plan.record)?;
+    if !plan.network.mode.joins() {
+        state::netns::name(&plan.record)?;
+    }
     if let Some(arguments) = &plan.arguments {
         entry.write("arguments", arguments)?;
     }

@@ -5,12 +5,15 @@
 
 pub mod attach;
 pub mod bundle;
+pub mod capture;
 pub mod cli;
 pub mod commands;
 pub mod control;
 pub mod copy;
+pub mod doctor;
 pub mod error;
 pub mod exec;
+pub mod graph;
 pub mod held;
 pub mod holder;
 pub mod image;

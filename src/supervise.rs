@@ -176,6 +176,9 @@ impl<'a> Watch<'a> {
             Io::Held(held) => held.end(code)?,
             Io::Inherited | Io::Relay(_) => {}
         }
+        if let Some(capture) = self.services.capture.take() {
+            capture.end(code);
+        }
         Ok(code)
     }
 

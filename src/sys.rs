@@ -5,6 +5,9 @@
 
 #![allow(unsafe_code)]
 
+pub mod ip_tables;
+pub mod packet;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -237,11 +240,11 @@ pub fn set_controlling_terminal(tty: impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives one message of at most `buffer.len()` bytes and at most four descriptors from a SEQPACKET socket, the
+/// Receives one message of at most `buffer.len()` bytes and at most eight descriptors from a SEQPACKET socket, the
 /// descriptors marked close-on-exec. Zero bytes mean that the other side has closed.
 pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut space = nix::cmsg_space!([RawFd; 8]);
     let mut slices = [io::IoSliceMut::new(buffer)];
     let message = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
@@ -294,6 +297,22 @@ pub fn has_carrier(socket: impl AsFd, name: &str) -> io::Result<bool> {
     // SAFETY: the kernel reads the request and writes one `ethtool_value` where its pointer leads; both live across the call.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if result == 0 { Ok(value[1] != 0) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The index of the link `name` in the socket's network namespace (`SIOCGIFINDEX`, netdevice(7)).
+pub fn link_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
+    // SAFETY: all-zero is a valid `ifreq`: integers, and a union of integers and pointers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: the kernel reads and writes one `ifreq`, which lives across the call.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: this call fills in this field of the union.
+    Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
 }
 
 /// A netlink socket that another process opened. (`netlink-sys` takes descriptors in no safe way.)

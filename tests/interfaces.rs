@@ -33,7 +33,7 @@ host_test!(one_for_each_network_in_the_order_that_was_given, |host| {
     assert!(lines[1].starts_with("eth1 10.50.0."), "{said}");
     assert!(lines[2].starts_with("eth2 10.214.0."), "{said}");
     assert!(lines[3].starts_with("default via 10.51.0.1 dev eth0"), "{said}");
-    assert_eq!(said.matches("default").count(), 1, "{said}");
+    assert_eq!(said.matches("default").count(), 2, "one of IPv4, one of IPv6: {said}");
     for neighbours in ["10.51.0.0/24 dev eth0", "10.50.0.0/24 dev eth1", "10.214.0.0/20 dev eth2", "fd50::/64 dev eth1"]
     {
         assert!(said.contains(neighbours), "`{neighbours}` is not in {said}");
@@ -64,6 +64,24 @@ host_test!(the_default_route_is_that_of_the_highest_priority, |host| {
         assert_eq!(said.trim_end(), format!("default via {gateway} dev {link}"), "{nets:?}");
     }
     assert_eq!(inside(host, &["--net=closed"], "ip route | grep default; true"), "");
+});
+
+host_test!(each_family_has_a_default_route_where_a_network_has_one, |host| {
+    networks(host);
+    let routes = "{ ip route; ip -6 route; } | grep default | cut -d' ' -f3-5";
+    let said = inside(host, &["--net=back", "--net=front"], routes);
+    assert_eq!(said, "10.51.0.1 dev eth0\nfd50::1 dev eth1\n");
+    assert_eq!(inside(host, &["--net=back", "--net=closed"], routes), "10.51.0.1 dev eth0\n");
+    // While it runs, too: what leaves goes where a way out is left.
+    host.member(&["--net=back"], "web");
+    let routes = |wanted: &str| assert_eq!(host.minirun(["exec", "web", "sh", "-c", routes]).ok(), wanted);
+    host.minirun(["network", "connect", "front", "web"]).ok();
+    routes("10.51.0.1 dev eth0\nfd50::1 dev eth1\n");
+    host.minirun(["network", "disconnect", "back", "web"]).ok();
+    routes("10.50.0.1 dev eth1\nfd50::1 dev eth1\n");
+    host.minirun(["network", "disconnect", "front", "web"]).ok();
+    routes("");
+    host.remove_all();
 });
 
 host_test!(what_is_asked_for_an_interface, |host| {
@@ -140,7 +158,7 @@ host_test!(what_cannot_be, |host| {
         ("mac=02:00", "six bytes"),
         ("ifname=lo", "a link's name"),
         ("ifname=sixteen_letters_", "1 to 15"),
-        ("host-ifname=a/b", "without `/`"),
+        ("host-ifname=a/b", "signs of"),
         ("mtu=67", "68 to 65535"),
         ("alias=a b", "alias"),
         ("gw-prio=x", "a whole number"),

@@ -25,7 +25,7 @@ use crate::state::{self, Inside, Record};
 use crate::terminal::{DETACH_KEYS, DetachKeys};
 
 /// Options that say nothing of the container itself, and go with a bundle.
-const OPTIONS: [&str; 11] = [
+const OPTIONS: [&str; 15] = [
     "net",
     "bundle",
     "words",
@@ -37,6 +37,10 @@ const OPTIONS: [&str; 11] = [
     "dry_run",
     "detach_keys",
     "log_opt",
+    "pcap",
+    "pcap_on_fail",
+    "pcap_size",
+    "pcap_filter",
 ];
 
 impl Plan {
@@ -175,6 +179,7 @@ impl Bundle {
         record.inside =
             self.inside(filter.is_some(), cgroup.as_ref().map(|plan| plan.directories()).unwrap_or_default());
         self.process.filter = filter;
+        let capture = typed.capture.decide(&network.mode, again.is_some())?;
         Ok(Plan {
             record,
             hostname: self.hostname,
@@ -189,6 +194,7 @@ impl Bundle {
             masked: false,
             files,
             network,
+            capture,
             cgroup,
             process: self.process,
             log_directory,

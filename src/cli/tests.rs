@@ -62,6 +62,7 @@ fn short_options_are_written_as_fingers_know_them() {
         ("restart -t5 web", "restart -t 5 web"),
         ("kill -s9 web", "kill -s 9 web"),
         ("kill -sHUP web", "kill --signal HUP web"),
+        ("capture -c5 -ieth0 web tcp port 80", "capture --count 5 --interface eth0 web tcp port 80"),
         ("ps -aq", "ps -a -q"),
         ("ps -afname=web", "ps -a --filter name=web"),
         ("inspect -f{{.Id}} web", "inspect -f {{.Id}} web"),

@@ -113,6 +113,7 @@ fn interface(interface: &Interface) -> Value {
         "global_ipv6_address": interface.address6.map(|net| net.addr()),
         "global_ipv6_prefix_len": interface.address6.map(|net| net.prefix_len()),
         "default_route": interface.default_route,
+        "default_route6": interface.default_route6,
         "mtu": interface.mtu,
         "aliases": interface.aliases,
     })

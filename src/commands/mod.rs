@@ -1,10 +1,13 @@
 //! The verbs: one file each, whose function is what `main` calls.
 
 pub mod attach;
+pub mod capture;
 pub mod cp;
+pub mod doctor;
 mod each;
 pub mod exec;
 pub mod filter;
+pub mod graph;
 pub mod image;
 pub mod inspect;
 pub mod logs;
@@ -54,7 +57,10 @@ pub fn dispatch(cli: Cli, data_root: &Path) -> Result<u8> {
         Verb::Cp(args) => cp::cp(&args, &cli.root)?,
         Verb::Image(args) => image::image(&args, data_root)?,
         Verb::Port(args) => port::port(&args, &cli.root)?,
-        Verb::Network(args) => network::network(&args, &cli.root, data_root)?,
+        Verb::Capture(args) => capture::capture(&args, &cli.root, data_root)?,
+        Verb::Network(args) => return network::network(&args, &cli.root, data_root),
+        Verb::Doctor(args) => return doctor::doctor(&args, &cli.root, data_root),
+        Verb::Graph(args) => return graph::graph(&args, &cli.root),
         Verb::System(args) => system::system(&args, &cli.root, data_root)?,
         Verb::Version => error::print(concat!("minirun ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }

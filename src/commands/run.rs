@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use crate::cli::RunArgs;
 use crate::error::print;
 use crate::holder::Caller;
-use crate::net::step::Step;
-use crate::net::{Mode, Network, explain};
+use crate::net::Network;
+use crate::net::narrator::{Explain, Narrator};
+use crate::net::script::Script;
 use crate::plan::{self, Plan};
 use crate::sandbox::namespaces::Share;
 use crate::state::Found;
@@ -19,7 +20,13 @@ use crate::{bundle, holder, launch, reaper, sys, terminal};
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root, root)?;
-        return print(&script(&network, &name)).map(|()| 0);
+        let Network { mode, host_steps, steps, again, .. } = &network;
+        let script = Script { mode, netns: &name, again, host_steps, steps };
+        let text = match args.explain {
+            Some(Explain::Json) => format!("{:#}\n", script.json()),
+            _ => script.text(),
+        };
+        return print(&text).map(|()| 0);
     }
     if args.spec {
         return print(&bundle::spec::of(args, root, data_root)?).map(|()| 0);
@@ -56,6 +63,10 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
             Ok(plan) => plan,
             Err(error) => return (caller, Err(error)),
         };
+        plan.network.narrator = match narrator(args, &plan.record.name) {
+            Ok(narrator) => narrator,
+            Err(error) => return (caller, Err(error)),
+        };
         // Everybody on the host can read a command line, and what it says of the environment may be a secret.
         sys::set_title(&format!("minirun: {} {}", plan.record.id, plan.record.name));
         launch::run(&mut plan, root, again, signals, caller)
@@ -74,44 +85,12 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
     launch(None, &mut signals).1
 }
 
-/// The network as commands to be typed by hand, each below its reason.
-fn script(network: &Network, netns: &str) -> String {
-    let mut text = written(&network.mode, netns, &network.host_steps, &network.steps);
-    for other in &network.again {
-        // Comes first: the steps below take what it makes.
-        let title = "The container at the other end has lost its own; its namespace is called by its name.";
-        let mut first = String::new();
-        part(&mut first, &other.name, title, &other.steps);
-        text = first.trim_start().to_owned() + "\n" + &text;
+/// Who tells of the network of the container `name`, where somebody wants to know.
+fn narrator(args: &RunArgs, name: &str) -> Result<Option<Narrator>> {
+    if args.step {
+        return Narrator::step_by_step(name).map(Some);
     }
-    text
-}
-
-fn part(text: &mut String, netns: &str, title: &str, steps: &[Step]) {
-    if steps.is_empty() {
-        return;
-    }
-    text.push_str(&format!("\n# {title}\n"));
-    for step in steps {
-        text.push_str(&format!("\n# {}\n", explain::reason(step)));
-        for command in explain::commands(step, netns) {
-            text.push_str(&format!("{command}\n"));
-        }
-    }
-}
-
-fn written(mode: &Mode, netns: &str, host_steps: &[Step], steps: &[Step]) -> String {
-    let mut text = format!("# The network of container `{netns}`, --net={mode}, by hand.\n");
-    part(&mut text, netns, "The managed networks: made once, kept for all containers.", host_steps);
-    if mode.joins() {
-        let whose = if *mode == Mode::Host { "the host's" } else { "that" };
-        text.push_str(&format!("\n# Nothing to do: the program runs in {whose} network namespace.\n"));
-    } else {
-        let namespace = "The container: a network namespace of its own. (Take all of it down with: ip netns del NAME)";
-        text.push_str(&format!("\n# {}\nip netns add {netns}\n", namespace.replace("NAME", netns)));
-        part(&mut text, netns, "What is done in it.", steps);
-    }
-    text
+    Ok(args.explain.map(|form| Narrator::new(form, name)))
 }
 
 #[cfg(test)]
@@ -122,7 +101,7 @@ mod tests {
     use crate::net::driver::Beside;
     use crate::net::hub::{Link, View};
     use crate::net::network::{self, Bridge, mac_of};
-    use crate::net::{Attachment, Interface};
+    use crate::net::{Attachment, Interface, Mode};
 
     use super::*;
 
@@ -144,15 +123,19 @@ mod tests {
             address6: definition.gateway6.map(|net| network::same_network6(net, "fd00::2".parse().unwrap())),
             gateway: definition.router(),
             default_route: !definition.internal,
+            default_route6: !definition.internal && definition.gateway6.is_some(),
             mtu: 1400,
             aliases: vec![],
+            index: 2,
+            port: std::collections::BTreeMap::new(),
+            spoof: false,
         };
         let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);
         let beside = Beside::Nothing;
         let bridge = Bridge { definition, link: None, addressed: false, addressed6: false, beside };
-        let steps = bridge.attach(view, "0123456789ab", &interface, &mode.attachments()[0], 2);
+        let steps = bridge.attach(view, "0123456789ab", &interface);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
-        written(&mode, "web", &missing, &steps)
+        Script { mode: &mode, netns: "web", again: &[], host_steps: &missing, steps: &steps }.text()
     }
 
     fn default_network() -> Definition {
@@ -186,6 +169,8 @@ mod tests {
 
     #[test]
     fn host_has_nothing_to_do() {
-        insta::assert_snapshot!(written(&Mode::Host, "web", &[], &[]));
+        insta::assert_snapshot!(
+            Script { mode: &Mode::Host, netns: "web", again: &[], host_steps: &[], steps: &[] }.text()
+        );
     }
 }

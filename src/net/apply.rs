@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::libc;
 
 use super::explain;
+use super::narrator::Narrator;
 use super::nft;
 use super::rtnl::{self, Refused, Request, Rtnl};
 use super::step::{Place, Step};
@@ -35,18 +36,24 @@ pub struct Applier<'a> {
     container: Option<Rtnl>,
     indices: HashMap<(Place, String), u32>,
     done: Vec<Step>,
+    narrator: Option<&'a mut Narrator>,
 }
 
 impl<'a> Applier<'a> {
     /// An applier for steps in the hub, and, once [`enter`](Self::enter) was called, in the namespace of process `pid`.
     pub fn new(hub: &'a mut Rtnl, pid: u32) -> Self {
         let indices = HashMap::from([((Place::Container, "lo".to_owned()), 1)]);
-        Self { hub, pid, container: None, indices, done: Vec::new() }
+        Self { hub, pid, container: None, indices, done: Vec::new(), narrator: None }
     }
 
     /// Tells the index of a link that is known already, so that it is not asked for.
     pub fn know(&mut self, link: &str, index: u32) {
         self.indices.insert((Place::Hub, link.to_owned()), index);
+    }
+
+    /// Has each step told, and so done one by one.
+    pub fn told_to(&mut self, narrator: Option<&'a mut Narrator>) {
+        self.narrator = narrator;
     }
 
     /// Takes the socket that stands in the container's namespace.
@@ -58,25 +65,43 @@ impl<'a> Applier<'a> {
     pub fn apply(&mut self, steps: &[Step]) -> Result<()> {
         let mut rest = steps;
         while let Some(first) = rest.first() {
-            let length = rest.iter().take_while(|step| way(step) == way(first)).count();
-            let (group, after) = rest.split_at(length);
-            match way(first) {
-                Way::Rtnl(place) => self.send(place, group)?,
-                Way::Nft => {
-                    commit_nft(group)?;
-                    self.done.extend_from_slice(group);
-                }
-                Way::Sysctl => {
-                    for step in group {
-                        write_sysctl(step)?;
-                        self.done.push(step.clone());
-                    }
-                }
-                Way::Delete => group.iter().try_for_each(|step| self.delete(step))?,
-                // The container's own process does these (`init.rs`).
-                Way::Inside => {}
+            let mut length = rest.iter().take_while(|step| way(step) == way(first)).count();
+            if self.narrator.is_some() && way(first) != Way::Nft {
+                length = 1;
             }
+            let (group, after) = rest.split_at(length);
             rest = after;
+            // Those are done by others, who tell of them.
+            if way(first) != Way::Inside {
+                self.tell_and(group)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_and(&mut self, group: &[Step]) -> Result<()> {
+        let Some(narrator) = self.narrator.take() else { return self.apply_group(group) };
+        let outcome = narrator.tell(group, || self.apply_group(group));
+        self.narrator = Some(narrator);
+        outcome
+    }
+
+    fn apply_group(&mut self, group: &[Step]) -> Result<()> {
+        match group.first().map(way) {
+            Some(Way::Rtnl(place)) => self.send(place, group)?,
+            Some(Way::Nft) => {
+                commit_nft(group)?;
+                self.done.extend_from_slice(group);
+            }
+            Some(Way::Sysctl) => {
+                for step in group {
+                    write_sysctl(step)?;
+                    self.done.push(step.clone());
+                }
+            }
+            Some(Way::Delete) => group.iter().try_for_each(|step| self.delete(step))?,
+            // The container's own process does these (`init.rs`).
+            Some(Way::Inside) | None => {}
         }
         Ok(())
     }
@@ -203,6 +228,8 @@ impl<'a> Applier<'a> {
             Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => {
                 rtnl::add_veth(host, *mtu, peer, *peer_mac, *peer_index, self.pid)
             }
+            Step::AddIngress { link } => rtnl::add_ingress(self.index(Place::Hub, link)?),
+            Step::AddFilter { link, origin } => rtnl::add_filter(self.index(Place::Hub, link)?, &origin.program()),
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
             Step::AddMacvlan { parent, mode, name, mac, mtu, index } => {
@@ -217,6 +244,11 @@ impl<'a> Applier<'a> {
             Step::MoveLink { link, name, mac, mtu, index } => {
                 rtnl::move_link(self.index(Place::Hub, link)?, name, *mac, *mtu, *index, self.pid)
             }
+            Step::SetBridgeOption { link, option, value } => rtnl::set_bridge_option(link, option, *value),
+            Step::SetMtu { link, mtu, .. } => rtnl::set_mtu(link, *mtu),
+            Step::SetMac { link, mac, .. } => rtnl::set_mac(link, *mac),
+            Step::Rename { link, name } => rtnl::rename(self.index(Place::Container, link)?, name),
+            Step::ReplaceDefaultRoute { gateway } => rtnl::replace_default_route(*gateway),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
             Step::DeleteLink { .. } | Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
@@ -228,10 +260,13 @@ impl<'a> Applier<'a> {
         match step {
             Step::AddAddress { place, link, .. } => Some((*place, link.clone())),
             Step::SetPort { bridge: link, .. }
+            | Step::AddIngress { link }
+            | Step::AddFilter { link, .. }
             | Step::AddMacvlan { parent: link, .. }
             | Step::AddVxlan { tunnel: Tunnel { dev: Some(link), .. }, .. }
             | Step::AddFlood { link, .. }
             | Step::MoveLink { link, .. } => Some((Place::Hub, link.clone())),
+            Step::Rename { link, .. } => Some((Place::Container, link.clone())),
             _ => None,
         }
     }
@@ -241,12 +276,9 @@ impl<'a> Applier<'a> {
         if let Some(index) = self.indices.get(&key) {
             return Ok(*index);
         }
-        let socket = if place == Place::Hub { Some(&mut *self.hub) } else { self.container.as_mut() };
-        let index = match socket {
-            Some(socket) => socket.index_of(link)?,
-            None => None,
-        };
-        let index = index.with_context(|| format!("find link `{link}`: there is none"))?;
+        let socket = if place == Place::Hub { Some(&*self.hub) } else { self.container.as_ref() };
+        let socket = socket.context("configure the container's network: no socket in it")?;
+        let index = crate::sys::link_index(socket.as_fd(), link).with_context(|| format!("find link `{link}`"))?;
         self.indices.insert(key, index);
         Ok(index)
     }
@@ -401,6 +433,9 @@ pub fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
         }
         (libc::EADDRINUSE, Some(Step::SetUp { .. })) => {
             error.remedy("another program has the tunnel's UDP port: see `ss -lun`, or choose another: --opt port=")
+        }
+        (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::AddIngress { .. } | Step::AddFilter { .. })) => {
+            error.remedy("this kernel lacks filters at a link's entry: load modules `sch_ingress` and `cls_bpf`")
         }
         (libc::ENOSPC | libc::EXFULL | libc::EMFILE, Some(Step::SetPort { .. })) => {
             error.remedy("a bridge takes 1,023 containers: end some, see `minirun ps`")

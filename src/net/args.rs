@@ -16,7 +16,7 @@ use crate::options;
 #[serde(default)]
 pub struct NetArgs {
     /// Network: none, host, bridge, container:ID, ns:NAME, or a network's name with options, as front:ip=10.1.0.9,alias=db
-    /// (ip, ip6, mac, alias, ifname, host-ifname, mtu, gw-prio, hairpin); several give an interface each
+    /// (ip, ip6, mac, alias, ifname, host-ifname, mtu, gw-prio, hairpin, spoof); several give an interface each
     #[arg(long, visible_alias = "network", value_name = "NET")]
     pub net: Vec<Net>,
     /// IPv4 address on the first network

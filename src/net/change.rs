@@ -17,11 +17,10 @@ use super::apply::Applier;
 use super::look::lock;
 use super::mode::{Attachment, Mode};
 use super::names::Resolvers;
-use super::network::Bridge;
 use super::ports::delete;
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
-use super::step::Step;
+use super::step::{PORT_OPTIONS, Step};
 use super::table::Change;
 use super::wish::Wish;
 use super::{Network, Request, conntrack, nft};
@@ -112,26 +111,46 @@ impl Network {
         attachments.retain(|attachment| attachment.network != network);
         self.mode = Mode::Networks(attachments);
         let freed = self.take_back(|port| targets.contains(&port.target), pid);
-        if gone.default_route {
-            self.find_way_out(pid)?;
+        for ipv6 in [gone.default_route.then_some(false), gone.default_route6.then_some(true)].into_iter().flatten() {
+            self.find_way_out(pid, ipv6)?;
         }
         freed.map(drop)
     }
 
+    /// Sets options of the container's port on a network, by the names of [`PORT_OPTIONS`].
+    pub fn set_port(&mut self, network: &str, options: &[(String, u32)]) -> Result<()> {
+        let interface = self.interfaces.iter_mut().find(|interface| interface.network == network);
+        let (Some(interface), Some(hub)) = (interface, &mut self.hub) else {
+            bail!("set options of the port on network `{network}`: the container is not on it");
+        };
+        let mut steps = Vec::new();
+        for (name, value) in options {
+            let option = PORT_OPTIONS.into_iter().find(|option| option == name);
+            let option =
+                option.with_context(|| format!("set `{name}` of port `{}`: it is no option", interface.host))?;
+            steps.push(Step::SetPortOption { link: interface.host.clone(), option, value: *value });
+        }
+        let _turn = lock(&hub.directory, nix::fcntl::FlockArg::LockShared)?;
+        let mut applier = Applier::new(&mut hub.rtnl, 0);
+        applier.apply(&steps)?;
+        applier.commit();
+        interface.port.extend(options.iter().cloned());
+        Ok(())
+    }
+
     /// Gives the default route to another interface, where there is one with a way out.
-    fn find_way_out(&mut self, pid: i32) -> Result<()> {
+    fn find_way_out(&mut self, pid: i32, ipv6: bool) -> Result<()> {
         let Some(hub) = &self.hub else { return Ok(()) };
         let attachments = self.mode.attachments();
-        let Some(at) = super::decide::default_route(attachments, &hub.bridges) else { return Ok(()) };
-        let Bridge { definition, .. } = &hub.bridges[at];
-        let (gateway, gateway6) = definition.gateways();
-        let gateway6 = gateway6.filter(|_| self.interfaces[at].address6.is_some());
-        let routes = std::iter::once(IpAddr::from(gateway)).chain(gateway6.map(IpAddr::from));
+        let Some(at) = super::decide::default_route(attachments, &hub.bridges, ipv6) else { return Ok(()) };
+        let (gateway, gateway6) = hub.bridges[at].definition.gateways();
+        let gateway = gateway6.filter(|_| ipv6).map_or(IpAddr::from(gateway), IpAddr::from);
         let sockets = in_namespace(pid, || Ok(vec![Rtnl::open()?.into_fd()?]))?;
         let socket = sockets.into_iter().next().context("open a socket in the container's network")?;
-        let batch = Rtnl::from_fd(socket).batch(routes.map(rtnl::add_default_route).collect());
+        let batch = Rtnl::from_fd(socket).batch(vec![rtnl::add_default_route(gateway)]);
         batch.map_err(|refused| refused.error.context(format!("add default route by `{gateway}`")))?;
-        self.interfaces[at].default_route = true;
+        let interface = &mut self.interfaces[at];
+        *if ipv6 { &mut interface.default_route6 } else { &mut interface.default_route } = true;
         Ok(())
     }
 
@@ -205,7 +224,7 @@ fn delete_link(rtnl: &mut Rtnl, link: &str) -> Result<()> {
 }
 
 /// Changes the table in the network namespace of process `pid`.
-fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
+pub(super) fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -217,7 +236,7 @@ fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
 }
 
 /// Writes a setting of the network namespace that this process is in.
-pub fn set(key: &str, value: &str) -> Result<()> {
+pub(super) fn set(key: &str, value: &str) -> Result<()> {
     let write = || OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes());
     write().with_context(|| format!("set `{key}` to {value}"))
 }

@@ -42,6 +42,7 @@ impl Network {
             hub: None,
             published: vec![],
             names: vec![],
+            narrator: None,
             answers,
             own: Own {
                 id: request.id.to_owned(),
@@ -50,6 +51,7 @@ impl Network {
                 state: request.state.to_owned(),
                 made: 0,
                 has_names: false,
+                settings: vec![],
                 guarded: !request.rules_itself,
             },
         };
@@ -60,10 +62,11 @@ impl Network {
         }
         if !request.mode.joins() && request.beside.is_none() {
             // Before those that were asked for, which may say otherwise.
-            network.steps.push(inside("net/ipv4/ping_group_range", "0 2147483647"));
-            network.steps.push(inside("net/ipv4/ip_unprivileged_port_start", "0"));
+            let usual = [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")];
+            network.own.settings.extend(usual.map(|(key, value)| (key.to_owned(), value.to_owned())));
         }
-        network.steps.extend(request.sysctls.iter().map(|(key, value)| inside(key, value)));
+        network.own.settings.extend_from_slice(request.sysctls);
+        network.steps.extend(network.own.settings.iter().map(|(key, value)| inside(key, value)));
         Ok(network)
     }
 
@@ -81,7 +84,9 @@ impl Network {
         let mut hub = Hub::look(attachments, request)?;
         let there: &[Interface] = request.beside.map_or(&[], |beside| &beside.interfaces);
         let has_way_out = there.iter().any(|interface| interface.default_route);
-        let gateway = default_route(attachments, &hub.bridges).filter(|_| !has_way_out);
+        let has_way_out6 = there.iter().any(|interface| interface.default_route6);
+        let way_out = default_route(attachments, &hub.bridges, false).filter(|_| !has_way_out);
+        let way_out6 = default_route(attachments, &hub.bridges, true).filter(|_| !has_way_out6);
         let mut leases = Vec::new();
         let ends = hub.take_cables(request, &mut self.again)?;
         for ((at, (wish, bridge)), end) in attachments.iter().zip(&hub.bridges).enumerate().zip(ends) {
@@ -93,8 +98,12 @@ impl Network {
             let others = || there.iter().chain(&self.interfaces);
             let free = |name: &String| !others().any(|other| other.name == *name);
             let name = wish.ifname.clone().or_else(|| (at..).map(|number| format!("eth{number}")).find(free));
-            let mut interface = interface(wish, bridge, &lease, &hub.view, gateway == Some(at));
+            let mut interface = interface(wish, bridge, &lease, &hub.view);
+            interface.default_route = way_out == Some(at);
+            interface.default_route6 = way_out6 == Some(at);
             interface.name = name.unwrap_or_default();
+            // In a new namespace the kernel counts from `lo` on.
+            interface.index = if request.beside.is_none() { at as u32 + 2 } else { 0 };
             if interface.host.is_empty() && definition.driver.has_bridge() {
                 interface.host = host_link(request.id, request.runs, made + at);
             }
@@ -104,26 +113,10 @@ impl Network {
             self.interfaces.push(interface);
             leases.push(lease);
         }
-        for (at, (wish, bridge)) in attachments.iter().zip(&hub.bridges).enumerate() {
-            // In a namespace that is new they are counted; in one that is not, the kernel says which is free.
-            let index = if request.beside.is_some() { 0 } else { at as u32 + 2 };
-            self.steps.extend(bridge.attach(&hub.view, request.id, &self.interfaces[at], wish, index));
-        }
-        // After the links of the hub, before those of the container.
-        let first_inside = self.steps.iter().position(|step| step.place() == Place::Container);
-        let lo = Step::SetUp { place: Place::Container, link: "lo".into() };
-        self.steps.insert(first_inside.unwrap_or(self.steps.len()), lo);
-        if !request.beside.is_some_and(|beside| beside.own.has_names) {
-            self.steps.extend(rules::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
-            if self.own.guarded {
-                self.steps.extend(rules::guard().into_iter().map(Step::NftInside));
-            }
-            self.own.has_names = true;
-        }
-        if self.own.guarded {
-            let members = self.interfaces.iter().zip(&hub.bridges).flat_map(|(own, bridge)| bridge.members(own));
-            self.steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
-        }
+        let names = !request.beside.is_some_and(|beside| beside.own.has_names);
+        self.own.has_names = true;
+        let part = Part { id: request.id, interfaces: &self.interfaces, names, guarded: self.own.guarded };
+        self.steps.extend(part.steps(&hub.view, &hub.bridges.iter().collect::<Vec<_>>()));
         self.host_steps = hub.ground.missing.clone();
         hub.leases = leases;
         self.hub = Some(hub);
@@ -147,31 +140,73 @@ impl Network {
         hub.held.extend(taken.held);
         hub.relayed.extend(taken.relayed);
         let ports = taken.ports;
-        // Where the bridge itself asks the rules (br_netfilter), what a container sends to its own published port comes
-        // back by the port that it left by.
-        if is_on("net/bridge/bridge-nf-call-iptables") {
-            let link = self.interfaces[at].host.clone();
-            self.steps.push(Step::SetPortOption { link, option: "hairpin", value: 1 });
-        }
-        let local =
-            |port: &Port| port.address.is_ipv4() && (port.address.is_loopback() || port.address.is_unspecified());
-        let key = format!("net/ipv4/conf/{bridge}/route_localnet");
-        if !is_on(&key) && ports.iter().any(local) {
-            self.steps.push(Step::Sysctl { place: Place::Hub, key, value: "1".into() });
-        }
-        let elements = elements_of(&ports, &own.id);
         if !dry {
-            free(&ports, &elements, &own.state)?;
+            free(&ports, &elements_of(&ports, &own.id), &own.state)?;
         }
-        self.steps.extend(elements.into_iter().map(|element| Step::Nft(Change::AddElement(element))));
-        if own.guarded {
-            // What is published on the loopback device alone comes from the host, which is a member.
-            let exposed = ports.iter().filter(|port| port.is_exposed());
-            self.steps.extend(exposed.map(|port| Step::NftInside(Change::AddElement(port.opening()))));
-        }
+        self.steps.extend(published(&ports, &self.interfaces[at].host, bridge, (&own.id, own.guarded)));
         self.ports.extend(ports.iter().cloned());
         Ok(ports)
     }
+}
+
+/// What the steps of a container on managed networks are made from: at its start, when a network is connected, and when what
+/// there is of it is compared with what is to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    /// The container's ID.
+    pub id: &'a str,
+    /// Those of its interfaces that the steps are of.
+    pub interfaces: &'a [Interface],
+    /// Whether its own table, by which its name server is found, is to be made.
+    pub names: bool,
+    /// Whether it has rules of its own.
+    pub guarded: bool,
+}
+
+impl Part<'_> {
+    /// The steps, for interfaces on these bridges.
+    pub fn steps(&self, view: &View, bridges: &[&Bridge]) -> Vec<Step> {
+        let pairs = self.interfaces.iter().zip(bridges);
+        let mut steps: Vec<Step> =
+            pairs.flat_map(|(interface, bridge)| bridge.attach(view, self.id, interface)).collect();
+        // After the links of the hub, before those of the container.
+        let first_inside = steps.iter().position(|step| step.place() == Place::Container);
+        let lo = Step::SetUp { place: Place::Container, link: "lo".into() };
+        steps.insert(first_inside.unwrap_or(steps.len()), lo);
+        if self.names {
+            steps.extend(rules::inside(dns::ADDRESS, NAMES_PORT).into_iter().map(Step::NftInside));
+            if self.guarded {
+                steps.extend(rules::guard().into_iter().map(Step::NftInside));
+            }
+        }
+        if self.guarded {
+            let members = self.interfaces.iter().flat_map(|own| rules::members(&own.name, own.address, own.address6));
+            steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
+        }
+        steps
+    }
+}
+
+/// The steps by which ports are published for the interface whose end on the host is `link`, a port of `bridge`.
+pub(super) fn published(ports: &[Port], link: &str, bridge: &str, (id, guarded): (&str, bool)) -> Vec<Step> {
+    let mut steps = Vec::new();
+    // Where the bridge itself asks the rules (br_netfilter), what a container sends to its own published port comes back by
+    // the port that it left by.
+    if is_on("net/bridge/bridge-nf-call-iptables") {
+        steps.push(Step::SetPortOption { link: link.to_owned(), option: "hairpin", value: 1 });
+    }
+    let local = |port: &Port| port.address.is_ipv4() && (port.address.is_loopback() || port.address.is_unspecified());
+    let key = format!("net/ipv4/conf/{bridge}/route_localnet");
+    if !is_on(&key) && ports.iter().any(local) {
+        steps.push(Step::Sysctl { place: Place::Hub, key, value: "1".into() });
+    }
+    steps.extend(elements_of(ports, id).into_iter().map(|element| Step::Nft(Change::AddElement(element))));
+    if guarded {
+        // What is published on the loopback device alone comes from the host, which is a member.
+        let exposed = ports.iter().filter(|port| port.is_exposed());
+        steps.extend(exposed.map(|port| Step::NftInside(Change::AddElement(port.opening()))));
+    }
+    steps
 }
 
 impl Hub {
@@ -237,12 +272,13 @@ fn is_on(key: &str) -> bool {
     std::fs::read(Path::new("/proc/sys").join(key)).is_ok_and(|value| value.first() == Some(&b'1'))
 }
 
-/// Which of the interfaces has the default route: the one with the highest priority, the first of equals, and none of a
-/// network without a way out.
-pub(super) fn default_route(attachments: &[Attachment], bridges: &[Bridge]) -> Option<usize> {
+/// Which of the interfaces has the default route, of IPv4 or of IPv6: the one with the highest priority, the first of
+/// equals, and none of a network without a way out.
+pub(super) fn default_route(attachments: &[Attachment], bridges: &[Bridge], ipv6: bool) -> Option<usize> {
     let mut best: Option<(usize, i32)> = None;
     for (at, (wish, bridge)) in attachments.iter().zip(bridges).enumerate() {
-        if !bridge.definition.internal && best.is_none_or(|(_, priority)| wish.gw_prio > priority) {
+        let leads_out = !bridge.definition.internal && (!ipv6 || bridge.definition.gateway6.is_some());
+        if leads_out && best.is_none_or(|(_, priority)| wish.gw_prio > priority) {
             best = Some((at, wish.gw_prio));
         }
     }
@@ -250,7 +286,7 @@ pub(super) fn default_route(attachments: &[Attachment], bridges: &[Bridge]) -> O
 }
 
 /// An interface as far as its network says: its name in the container is not chosen yet.
-fn interface(wish: &Attachment, bridge: &Bridge, lease: &Lease, view: &View, default_route: bool) -> Interface {
+fn interface(wish: &Attachment, bridge: &Bridge, lease: &Lease, view: &View) -> Interface {
     let definition = &bridge.definition;
     let address = Ipv4Net::new_assert(lease.address, definition.gateway.prefix_len());
     let address6 = definition.gateway6.zip(lease.address6);
@@ -263,9 +299,13 @@ fn interface(wish: &Attachment, bridge: &Bridge, lease: &Lease, view: &View, def
         address,
         address6: address6.map(|(gateway, address)| network::same_network6(gateway, address)),
         gateway: definition.router(),
-        default_route,
+        default_route: false,
+        default_route6: false,
         mtu: wish.mtu.unwrap_or_else(|| bridge.mtu(view)),
         aliases: wish.aliases.clone(),
+        index: 0,
+        spoof: wish.spoof,
+        port: wish.hairpin.then(|| ("hairpin".to_owned(), 1)).into_iter().collect(),
     }
 }
 

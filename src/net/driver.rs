@@ -110,7 +110,8 @@ impl Bridge {
     /// Refuses what an interface on it cannot have.
     pub fn check(&self, wish: &Attachment) -> Result<()> {
         let driver = self.definition.driver;
-        let on_the_host = [(wish.host_ifname.is_some(), "host-ifname"), (wish.hairpin, "hairpin")];
+        let on_the_host =
+            [(wish.host_ifname.is_some(), "host-ifname"), (wish.hairpin, "hairpin"), (wish.spoof, "spoof")];
         if let Some((_, option)) = on_the_host.iter().find(|(asked, _)| *asked && !driver.has_bridge()) {
             let message = format!("use network `{}`: {option} cannot be had with driver {driver}", wish.network);
             return Err(refused(message, "leave it out: its interfaces have no end on the host"));
@@ -157,11 +158,10 @@ pub fn configure(view: &View, definition: &Definition, interface: &Interface) ->
     steps.push(address(interface.address.into()));
     steps.extend(interface.address6.map(|own| address(own.into())));
     steps.push(Step::SetUp { place: inside, link: name.clone() });
-    if interface.default_route {
-        let gateway6 = definition.gateway6.map(|net| IpAddr::V6(net.addr()));
-        steps.push(Step::AddDefaultRoute { gateway: definition.gateway.addr().into() });
-        steps.extend(gateway6.map(|gateway| Step::AddDefaultRoute { gateway }));
-    }
+    let (gateway, gateway6) = definition.gateways();
+    let gateway = Some(IpAddr::from(gateway)).filter(|_| interface.default_route);
+    let gateway6 = gateway6.map(IpAddr::from).filter(|_| interface.default_route6);
+    steps.extend(gateway.into_iter().chain(gateway6).map(|gateway| Step::AddDefaultRoute { gateway }));
     steps
 }
 

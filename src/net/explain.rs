@@ -5,7 +5,9 @@
 
 use ipnet::IpNet;
 
+use super::origin::Instruction;
 use super::rtnl::Mac;
+use super::script::word;
 use super::step::{Place, Step};
 use super::table::{
     COMMENT, Change, Element, Field, Hook, Match, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, TABLE, Value, Verdict,
@@ -15,6 +17,7 @@ use super::vxlan::Tunnel;
 
 /// The commands that a step stands for. `netns` is the name of the container's namespace.
 pub fn commands(step: &Step, netns: &str) -> Vec<String> {
+    let netns = word(netns);
     let ip = |place: &Place| match place {
         Place::Hub => "ip".to_owned(),
         Place::Container => format!("ip -n {netns}"),
@@ -31,11 +34,19 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         }
         Step::NoLinkLocal { place, link } => vec![format!("{} link set {link} addrgenmode none", ip(place))],
         Step::SetUp { place, link } => vec![format!("{} link set {link} up", ip(place))],
-        Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => vec![format!(
-            "ip link add {host} mtu {mtu} type veth peer name {peer}{} address {} mtu {mtu} netns {netns}",
-            index_text(*peer_index),
-            colons(peer_mac)
-        )],
+        Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => {
+            let peer =
+                format!("{peer}{} address {} mtu {mtu} netns {netns}", index_text(*peer_index), colons(peer_mac));
+            vec![format!("ip link add {host} mtu {mtu} type veth peer name {peer}")]
+        }
+        Step::AddIngress { link } => vec![format!("tc qdisc add dev {link} ingress")],
+        Step::AddFilter { link, origin } => {
+            let program = origin.program();
+            let one = |(code, then, otherwise, value): &Instruction| format!(",{code} {then} {otherwise} {value}");
+            let code: String = program.iter().map(one).collect();
+            let bytecode = format!("{}{code}", program.len());
+            vec![format!("tc filter add dev {link} ingress protocol all pref 1 bpf da bytecode '{bytecode}'")]
+        }
         Step::AddMacvlan { parent, mode, name, mac, mtu, index } => {
             let mac = if *mode == "passthru" { String::new() } else { format!(" address {}", colons(mac)) };
             vec![format!(
@@ -71,10 +82,17 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             };
             vec![format!("bridge link set dev {link} {option} {value}")]
         }
+        Step::SetBridgeOption { link, option, value } => {
+            vec![format!("ip link set {link} type bridge {option} {value}")]
+        }
+        Step::SetMtu { place, link, mtu } => vec![format!("{} link set {link} mtu {mtu}", ip(place))],
+        Step::SetMac { place, link, mac } => vec![format!("{} link set {link} address {}", ip(place), colons(mac))],
+        Step::Rename { link, name } => vec![format!("ip -n {netns} link set {link} name {name}")],
+        Step::ReplaceDefaultRoute { gateway } => vec![format!("ip -n {netns} route replace default via {gateway}")],
         Step::AddDefaultRoute { gateway } => vec![format!("ip -n {netns} route add default via {gateway}")],
         Step::Sysctl { place, key, value } => {
             let inside = if *place == Place::Container { format!("ip netns exec {netns} ") } else { String::new() };
-            vec![format!("{inside}sysctl -qw '{}={value}'", key)]
+            vec![format!("{inside}sysctl -qw {}", word(&format!("{key}={value}")))]
         }
         Step::Nft(change) => vec![format!("nft '{}'", nft(change))],
         Step::NftInside(change) => vec![format!("ip netns exec {netns} nft '{}'", nft(change))],
@@ -153,7 +171,8 @@ fn types(fields: &[Field]) -> String {
     fields.iter().map(name).collect::<Vec<_>>().join(" . ")
 }
 
-fn element_text(element: &Element, whole: bool) -> String {
+/// An element as nft(8) takes it, with its set; `whole` is with its comment and what it leads to.
+pub fn element_text(element: &Element, whole: bool) -> String {
     let text = |value: &Value| match value {
         Value::Link(name) => format!("\"{name}\""),
         Value::Ipv4(address) => address.to_string(),
@@ -223,8 +242,15 @@ pub fn deed(step: &Step) -> String {
         Step::AddFlood { link, remote } => format!("lead tunnel `{link}` to `{remote}`"),
         Step::MoveLink { link, .. } => format!("move link `{link}` into the container"),
         Step::DeleteLink { link, .. } => format!("delete link `{link}`"),
+        Step::AddIngress { link } => format!("add an ingress qdisc to `{link}`"),
+        Step::AddFilter { link, .. } => format!("add a filter to `{link}`"),
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
         Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),
+        Step::SetBridgeOption { link, option, .. } => format!("set `{option}` of bridge `{link}`"),
+        Step::SetMtu { link, .. } => format!("set the MTU of `{link}`"),
+        Step::SetMac { link, .. } => format!("set the hardware address of `{link}`"),
+        Step::Rename { link, name } => format!("rename link `{link}` to `{name}`"),
+        Step::ReplaceDefaultRoute { gateway } => format!("set default route by `{gateway}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
         Step::Nft(change) | Step::NftInside(change) => match change {
@@ -253,7 +279,7 @@ pub fn reason(step: &Step) -> String {
             "an address that no other container has; its length brings the route to the neighbours".into()
         }
         Step::NoLinkLocal { .. } => {
-            "this network is IPv4 only: no fe80:: address is made, none has to be checked for twins".into()
+            "the kernel makes no fe80:: address by itself: none has to be checked for twins, and none is needed".into()
         }
         Step::SetUp { place: Place::Container, link } if link == "lo" => {
             "programs talk to themselves over 127.0.0.1".into()
@@ -263,6 +289,17 @@ pub fn reason(step: &Step) -> String {
             "a veth pair is a cable between two namespaces: what goes in at one end comes out at the \
              other; the far end is born in the container"
                 .into()
+        }
+        Step::AddIngress { .. } => {
+            "a place where the host sees each frame that the container sends, before the bridge".into()
+        }
+        Step::AddFilter { origin, .. } => {
+            let second = origin.address6.map(|address| format!(" and {address}")).unwrap_or_default();
+            format!(
+                "drops frames that do not come from {} with {}{second}, so that the container takes nobody's place",
+                colons(&origin.mac),
+                origin.address
+            )
         }
         Step::AddMacvlan { .. } => {
             "a link of the container's own on one of the host's: a further machine on that LAN, with a \
@@ -284,7 +321,13 @@ pub fn reason(step: &Step) -> String {
             "hairpin" => "the bridge may send a frame back by the port that it came from".into(),
             _ => "asked for".into(),
         },
-        Step::AddDefaultRoute { .. } => "everything that is not a neighbour goes to the gateway".into(),
+        Step::SetBridgeOption { .. } => "asked for by `network set`, or what a new bridge has".into(),
+        Step::SetMtu { .. } => "the largest packet that fits the whole way out".into(),
+        Step::SetMac { .. } => "follows from the address, so that no neighbour remembers another one".into(),
+        Step::Rename { .. } => "the name that programs in the container know".into(),
+        Step::AddDefaultRoute { .. } | Step::ReplaceDefaultRoute { .. } => {
+            "everything that is not a neighbour goes to the gateway".into()
+        }
         Step::Sysctl { key, .. } if key.ends_with("/forwarding") => {
             "the kernel passes on packets that came in by this link: the way out of a container and back".into()
         }
@@ -296,6 +339,12 @@ pub fn reason(step: &Step) -> String {
         }
         Step::Sysctl { key, .. } if key.ends_with("/ip_unprivileged_port_start") => {
             "the ports of this namespace are the container's own: any user in it may listen below 1024".into()
+        }
+        Step::Sysctl { key, .. } if key.ends_with("/accept_ra") => {
+            "nobody tells it about routers: what a container says of them is not listened to".into()
+        }
+        Step::Sysctl { key, .. } if key.ends_with("/route_localnet") => {
+            "what is published on 127.0.0.1 reaches a container by this bridge, which the kernel else takes for a forgery".into()
         }
         Step::Sysctl { .. } => "asked for by --sysctl".into(),
         Step::Nft(change) | Step::NftInside(change) => nft_reason(change).into(),

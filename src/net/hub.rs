@@ -143,7 +143,7 @@ impl View {
     }
 }
 
-/// What a message says of a link.
+/// What is known of a link from the kernel's message about it.
 pub fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,

@@ -81,7 +81,12 @@ impl Look<'_> {
     }
 }
 
-fn default_gateway(rtnl: &mut Rtnl, view: &View, resolvers: &[Ipv4Addr], definitions: &Definitions) -> Result<Ipv4Net> {
+pub(super) fn default_gateway(
+    rtnl: &mut Rtnl,
+    view: &View,
+    resolvers: &[Ipv4Addr],
+    definitions: &Definitions,
+) -> Result<Ipv4Net> {
     match Bridge::gateway_of_default(rtnl, view)? {
         Some(gateway) => Ok(gateway),
         None => pool::for_default_network(&taken(rtnl, resolvers, &definitions.list()?)?),

@@ -95,14 +95,14 @@ pub fn check(bridge: &Bridge, wish: &Attachment) -> Result<()> {
 }
 
 /// The steps that give a container its link.
-pub fn attach(bridge: &Bridge, view: &View, interface: &Interface, index: u32) -> Vec<Step> {
+pub fn attach(bridge: &Bridge, view: &View, interface: &Interface) -> Vec<Step> {
     let mut steps = vec![Step::AddMacvlan {
         parent: bridge.definition.link.clone(),
         mode: mode(&bridge.definition),
         name: interface.name.clone(),
         mac: interface.mac,
         mtu: interface.mtu,
-        index,
+        index: interface.index,
     }];
     steps.extend(configure(view, &bridge.definition, interface));
     steps.extend(settings(view, interface));

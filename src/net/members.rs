@@ -218,8 +218,12 @@ mod tests {
             address6: None,
             gateway: "10.0.0.1".parse().ok(),
             default_route: true,
+            default_route6: false,
             mtu: 1500,
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            index: 2,
+            port: std::collections::BTreeMap::new(),
+            spoof: false,
         }
     }
 

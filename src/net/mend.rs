@@ -20,7 +20,7 @@ use super::mode::Attachment;
 use super::rtnl::Rtnl;
 use super::step::Step;
 use super::table::{Change, Element};
-use super::{hub, nft};
+use super::{hub, nft, opened};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -81,8 +81,12 @@ impl Mender {
             // Nothing can be mended without the bridge, which took the container's link along.
             return Ok(());
         }
+        opened::remember_opened(&directory, &ground)?;
         let mut steps = ground.missing;
-        steps.extend(self.missing()?.into_iter().map(|element| Step::Nft(Change::AddElement(element))));
+        // A table that is made anew has none of them, whatever the one before it has.
+        let anew = steps.contains(&Step::Nft(Change::AddTable));
+        let missing = if anew { self.elements.clone() } else { self.missing()? };
+        steps.extend(missing.into_iter().map(|element| Step::Nft(Change::AddElement(element))));
         let mut applier = Applier::new(&mut rtnl, 0);
         applier.apply(&steps)?;
         applier.commit();

@@ -6,14 +6,18 @@
 
 pub mod apply;
 pub mod args;
+pub mod bridge;
 pub mod change;
 pub mod conntrack;
 mod decide;
 pub mod definition;
+pub mod difference;
 pub mod dns;
 pub mod driver;
 pub mod explain;
+pub mod foreign;
 pub mod hub;
+mod intent;
 pub mod ipam;
 pub mod look;
 pub mod macvlan;
@@ -21,10 +25,12 @@ pub mod members;
 pub mod mend;
 pub mod mode;
 pub mod names;
+pub mod narrator;
 pub mod network;
 pub mod nft;
 pub mod opened;
 pub mod options;
+pub mod origin;
 pub mod owner;
 pub mod pool;
 pub mod port;
@@ -32,16 +38,22 @@ pub mod ports;
 pub mod ptp;
 pub mod publish;
 pub mod relay;
+pub mod reload;
 pub mod removal;
 pub mod rtnl;
 pub mod rules;
+pub mod script;
+pub mod seen;
 pub mod services;
 pub mod step;
+pub mod stepping;
 pub mod table;
+pub mod verify;
 pub mod vxlan;
 pub mod wire;
 pub mod wish;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -61,10 +73,12 @@ use self::look::tell_what_was_made;
 use self::members::Members;
 use self::mend::Mender;
 pub use self::mode::{Attachment, Mode, Net};
+use self::narrator::{Explain, Narrator};
 use self::network::{Bridge, Ground};
 use self::ports::delete;
 use self::publish::Port;
 use self::rtnl::{Mac, Rtnl};
+use self::script::Script;
 use self::services::Services;
 use self::step::{Place, Step};
 use self::table::{Change, Element};
@@ -73,7 +87,7 @@ use crate::state::Record;
 
 /// Where a container's name server listens, so that port 53 is left to the container's own programs: a port above those
 /// that the kernel chooses and below none that has a name.
-const NAMES_PORT: u16 = 41053;
+pub const NAMES_PORT: u16 = 41053;
 
 /// What a network is decided from.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +133,8 @@ struct Own {
     has_names: bool,
     /// Whether it has rules of its own that keep others out.
     guarded: bool,
+    /// The settings of its namespace that are not those of a link that minirun made.
+    settings: Vec<(String, String)>,
 }
 
 /// The network of one container, decided.
@@ -141,6 +157,8 @@ pub struct Network {
     published: Vec<Element>,
     /// The sockets of the container's name server.
     names: Vec<OwnedFd>,
+    /// Who tells of each step.
+    pub narrator: Option<Narrator>,
     /// How it answers.
     answers: dns::Options,
     own: Own,
@@ -168,10 +186,22 @@ pub struct Interface {
     pub gateway: Option<Ipv4Addr>,
     /// Whether the default route leaves by it.
     pub default_route: bool,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub default_route6: bool,
     /// In bytes.
     pub mtu: u32,
     /// Further names by which the network's members find it.
     pub aliases: Vec<String>,
+    /// The index that its link in the container will have, where it is known: the kernel counts up, and never takes one twice.
+    #[serde(skip)]
+    pub index: u32,
+    /// Whether it may send from addresses that are not its own.
+    #[serde(default)]
+    pub spoof: bool,
+    /// Options of its port that differ from those of its network, by the names of [`step::PORT_OPTIONS`].
+    #[serde(default)]
+    pub port: BTreeMap<String, u32>,
 }
 
 /// What a container on managed networks needs of the hub.
@@ -200,9 +230,12 @@ impl Network {
         if !self.host_steps.is_empty() {
             opened::remember_opened(&hub.directory, &hub.ground)?;
             let mut applier = Applier::new(&mut hub.rtnl, 0);
+            applier.told_to(self.narrator.as_mut());
             applier.apply(&self.host_steps)?;
             applier.commit();
             tell_what_was_made(&hub.bridges, &hub.ground);
+            let made = hub.bridges.iter().filter(|bridge| bridge.link.is_none()).map(|bridge| &bridge.definition);
+            foreign::warn(&made.collect::<Vec<_>>());
         }
         self.again.iter().try_for_each(|other| other.make(&mut hub.rtnl))?;
         let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
@@ -234,16 +267,30 @@ impl Network {
     }
 
     /// Makes the container's own table, by a socket in its namespace.
-    fn make_inside(&self, socket: OwnedFd) -> Result<()> {
-        let steps = self.steps.iter().filter(|step| matches!(step, Step::NftInside(_)));
-        let (steps, changes): (Vec<&Step>, Vec<&Change>) = steps
-            .filter_map(|step| match step {
-                Step::NftInside(change) => Some((step, change)),
-                _ => None,
-            })
-            .unzip();
-        nft::commit_by(crate::sys::netlink_socket(socket), &changes)
-            .map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
+    fn make_inside(&mut self, socket: OwnedFd) -> Result<()> {
+        let mut narrator = self.narrator.take();
+        let steps: Vec<&Step> = self.steps.iter().filter(|step| matches!(step, Step::NftInside(_))).collect();
+        let changes: Vec<&Change> = self.inside().collect();
+        let commit = || {
+            nft::commit_by(crate::sys::netlink_socket(socket), &changes)
+                .map_err(|refused| apply::told(&refused, steps.get(refused.request).copied()))
+        };
+        let done = match &mut narrator {
+            None => commit(),
+            Some(narrator) => narrator.tell(&steps.iter().copied().cloned().collect::<Vec<_>>(), commit),
+        };
+        self.narrator = narrator;
+        done
+    }
+
+    /// Tells of what the container's own process does, and of all together where that was asked for.
+    pub fn tell_the_rest(&mut self) {
+        let Self { mode, host_steps, steps, again, narrator: Some(narrator), .. } = self else { return };
+        let settings = steps.iter().filter(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
+        narrator.tell_done(&settings.cloned().collect::<Vec<_>>(), None);
+        if narrator.form == Explain::Sh {
+            crate::error::tell(&Script { mode, netns: &narrator.netns, again, host_steps, steps }.text());
+        }
     }
 
     /// Does the container's steps: those in the hub for the namespace of process `pid`, then those in that namespace by the
@@ -252,12 +299,21 @@ impl Network {
         if self.mode.joins() {
             return Ok(());
         }
+        if let Some(narrator) = &mut self.narrator {
+            narrator.pid = Some(pid);
+        }
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.
             let mut rtnl = take_rtnl(&mut enter()?)?;
-            return rtnl.batch(vec![rtnl::set_up("lo")]).map_err(|refused| refused.error.context("set link `lo` up"));
+            let mut set_up =
+                || rtnl.batch(vec![rtnl::set_up("lo")]).map_err(|refused| refused.error.context("set link `lo` up"));
+            return match &mut self.narrator {
+                None => set_up(),
+                Some(narrator) => narrator.tell(&self.steps[..1], set_up),
+            };
         };
         let mut applier = Applier::new(&mut hub.rtnl, pid);
+        applier.told_to(self.narrator.as_mut());
         for link in hub.bridges.iter().filter_map(|bridge| bridge.link.as_ref()) {
             applier.know(&link.name, link.index);
         }
@@ -326,6 +382,10 @@ impl Network {
         record.network = self.mode.to_string();
         record.interfaces.clone_from(&self.interfaces);
         record.ports.clone_from(&self.ports);
+        // A bundle may have had some of them taken away.
+        let made = |one: &&(String, String)| self.settings().any(|(key, value)| key == one.0 && value == one.1);
+        record.sysctls = self.own.settings.iter().filter(made).cloned().collect();
+        record.guarded = Some(self.own.guarded);
         record.hub = self.hub.as_ref().map(|hub| hub.number);
     }
 

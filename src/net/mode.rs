@@ -59,6 +59,8 @@ pub struct Attachment {
     pub gw_prio: i32,
     /// Whether the bridge sends its own packets back to it.
     pub hairpin: bool,
+    /// Whether it may send from addresses that are not its own.
+    pub spoof: bool,
 }
 
 impl Attachment {
@@ -187,8 +189,9 @@ fn set(attachment: &mut Attachment, key: &str, value: &str) -> Result<()> {
         "mtu" => attachment.mtu = Some(mtu(value)?),
         "gw-prio" => attachment.gw_prio = value.parse().context("a whole number is wanted")?,
         "hairpin" => attachment.hairpin = switch(value)?,
+        "spoof" => attachment.spoof = switch(value)?,
         _ => bail!(
-            "there is no such option: ip=, ip6=, mac=, alias=, ifname=, host-ifname=, mtu=, gw-prio= and hairpin are known"
+            "there is no such option: ip=, ip6=, mac=, alias=, ifname=, host-ifname=, mtu=, gw-prio=, hairpin and spoof are known"
         ),
     }
     Ok(())
@@ -208,11 +211,13 @@ pub fn mac(text: &str) -> Result<Mac> {
     Ok(mac)
 }
 
-/// A link's name as the kernel takes it (`dev_valid_name`), and none that it would number by itself.
+/// A link's name, of the signs that mean nothing to a shell or to nft(8): the kernel takes more (`dev_valid_name`).
 pub fn link_name(text: &str) -> Result<String> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte));
-    if text.is_empty() || text.len() > 15 || !plain || [".", "..", "lo", "all", "default"].contains(&text) {
-        bail!("a link's name has 1 to 15 letters, digits and signs, without `/`, `:` and `%`");
+    let mut bytes = text.bytes();
+    let begins = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let plain = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_-.+".contains(&byte));
+    if !begins || !plain || text.len() > 15 || ["lo", "all", "default"].contains(&text) {
+        bail!("a link's name has 1 to 15 letters, digits and signs of `_-.+`");
     }
     Ok(text.to_owned())
 }
@@ -256,6 +261,7 @@ impl fmt::Display for Attachment {
         options.extend(self.mtu.map(|mtu| format!("mtu={mtu}")));
         options.extend((self.gw_prio != 0).then(|| format!("gw-prio={}", self.gw_prio)));
         options.extend(self.hairpin.then(|| "hairpin=on".to_owned()));
+        options.extend(self.spoof.then(|| "spoof=on".to_owned()));
         let colon = if options.is_empty() { "" } else { ":" };
         write!(f, "{}{colon}{}", self.network, options.join(","))
     }

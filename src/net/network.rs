@@ -14,9 +14,9 @@ use super::definition::{Definition, alias_of};
 use super::driver::{Beside, Driver, configure, has_ipv6, settings};
 pub use super::driver::{mac_of, same_network6};
 use super::hub::{self, Link, View};
-use super::mode::Attachment;
 use super::opened::opened_before;
-use super::options::options_of;
+use super::options::{options_of, port_options};
+use super::origin::Origin;
 use super::rtnl::Rtnl;
 use super::rules::{skeleton, wanted};
 use super::step::{Place, Step};
@@ -113,7 +113,9 @@ impl Bridge {
         let Definition { link: name, gateway, gateway6, .. } = &self.definition;
         let mut missing = Vec::new();
         if self.link.is_none() {
-            let options = options_of(&self.definition, true);
+            let mut options = options_of(&self.definition, true);
+            // Groups are few here and hosts near; what a container says of them could cut others off from theirs.
+            options.push(("mcast_snooping", 0));
             missing.push(Step::AddBridge { name: name.clone(), mac: mac_of(gateway.addr()), options });
             missing.push(Step::SetAlias { link: name.clone(), alias: self.definition.alias() });
             match gateway6 {
@@ -151,10 +153,10 @@ impl Bridge {
     }
 
     /// The steps that bring a container's end onto the bridge and make it usable.
-    pub fn attach(&self, view: &View, id: &str, interface: &Interface, wish: &Attachment, index: u32) -> Vec<Step> {
+    pub fn attach(&self, view: &View, id: &str, interface: &Interface) -> Vec<Step> {
         match &self.beside {
-            _ if self.definition.driver == Driver::Macvlan => return macvlan::attach(self, view, interface, index),
-            Beside::Ptp(end) => return ptp::attach(self, end, view, interface, index),
+            _ if self.definition.driver == Driver::Macvlan => return macvlan::attach(self, view, interface),
+            Beside::Ptp(end) => return ptp::attach(self, end, view, interface),
             _ => {}
         }
         let hub = Place::Hub;
@@ -164,8 +166,15 @@ impl Bridge {
             mtu: interface.mtu,
             peer: name.clone(),
             peer_mac: interface.mac,
-            peer_index: index,
+            peer_index: interface.index,
         }];
+        if !interface.spoof {
+            // Before the link is up: no frame is not looked at.
+            let (address, address6) = (interface.address.addr(), interface.address6.map(|net| net.addr()));
+            let origin = Origin { mac: interface.mac, address, address6 };
+            steps.push(Step::AddIngress { link: host.clone() });
+            steps.push(Step::AddFilter { link: host.clone(), origin });
+        }
         if has_ipv6(view, interface) {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
         }
@@ -177,17 +186,9 @@ impl Bridge {
             bridge: self.definition.link.clone(),
             alias: format!("minirun:{}:{}", id.get(..12).unwrap_or(id), self.definition.name),
         });
-        let mut options = options_of(&self.definition, false);
-        options.extend(self.definition.isolate.then_some(("isolated", 1)));
-        if wish.hairpin {
-            options.retain(|(option, _)| *option != "hairpin");
-            options.push(("hairpin", 1));
-        }
-        steps.extend(options.into_iter().map(|(option, value)| Step::SetPortOption {
-            link: host.clone(),
-            option,
-            value,
-        }));
+        let options = port_options(&self.definition, &interface.port);
+        let set = |(option, value)| Step::SetPortOption { link: host.clone(), option, value };
+        steps.extend(options.into_iter().map(set));
         steps.extend(settings(view, interface));
         steps
     }

@@ -1,6 +1,8 @@
 //! The options of a network that are the bridge's, or its ports'.
 
-use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
 
 use super::definition::Definition;
 use super::driver::Driver;
@@ -21,6 +23,54 @@ const OPTIONS: [(&str, &str, bool); 10] = [
     ("port_priority", "priority", false),
     ("learning", "learning", false),
 ];
+
+/// What a new bridge has where nothing is said (br_device.c, br_stp.c).
+pub const BRIDGE_DEFAULTS: [(&str, u32); 7] = [
+    ("stp_state", 0),
+    ("ageing_time", 30000),
+    ("forward_delay", 1500),
+    ("hello_time", 200),
+    ("max_age", 2000),
+    ("priority", 32768),
+    ("mcast_snooping", 1),
+];
+/// What a new port has where nothing is said, if it is a veth: the cost follows from its speed (br_if.c).
+pub const PORT_DEFAULTS: [(&str, u32); 5] =
+    [("hairpin", 0), ("isolated", 0), ("cost", 2), ("priority", 32), ("learning", 1)];
+
+/// Reads `KEY=VALUE`, an option of a network of that driver; the key as a definition has it.
+pub fn option_of(driver: Driver, text: &str) -> Result<(String, String)> {
+    let (key, value) = text.split_once('=').with_context(|| format!("set option `{text}`: KEY=VALUE is wanted"))?;
+    Ok((check_option(driver, key, value)?, value.to_owned()))
+}
+
+/// Reads `KEY=VALUE`, an option of one port; by its name in [`PORT_OPTIONS`].
+pub fn port_option_of(text: &str) -> Result<(&'static str, u32)> {
+    let (key, value) = text.split_once('=').with_context(|| format!("set option `{text}`: KEY=VALUE is wanted"))?;
+    let failed = || format!("set option `{key}={value}`");
+    if key == "isolated" {
+        let number = number_of(value).with_context(failed)?;
+        return if number <= 1 { Ok(("isolated", number)) } else { bail!("{}: on or off is wanted", failed()) };
+    }
+    let Some((_, kernel, _)) = OPTIONS.iter().find(|(name, _, of_bridge)| *name == key && !of_bridge) else {
+        let of_ports = OPTIONS.iter().filter(|(.., of_bridge)| !of_bridge).map(|(name, ..)| *name);
+        let known: Vec<&str> = of_ports.chain(["isolated"]).collect();
+        let remedy = format!("known are {}; those of bridges are set by `minirun network set`", known.join(", "));
+        return Err(refused(format!("{}: there is no such option of a port", failed()), remedy));
+    };
+    check_bridge_option(key, value)?;
+    Ok((kernel, number_of(value)?))
+}
+
+/// Checks what options mean together: the kernel takes a short delay only as long as the spanning tree protocol is off.
+pub fn check_together(options: &BTreeMap<String, String>) -> Result<()> {
+    let number = |key: &str| options.get(key).and_then(|value| number_of(value).ok());
+    if let (Some(1), Some(delay @ 0..200)) = (number("stp"), number("forward_delay")) {
+        let message = format!("set option `forward_delay={delay}`: with stp=on a number from 200 to 3000 is wanted");
+        return Err(refused(message, "set both, as `stp=on forward_delay=200`, or turn the protocol off"));
+    }
+    Ok(())
+}
 
 /// Checks an option of a network of that driver and its value. What it is called in a definition.
 pub fn check_option(driver: Driver, key: &str, value: &str) -> Result<String> {
@@ -101,6 +151,19 @@ pub fn options_of(definition: &Definition, of_bridge: bool) -> Vec<(&'static str
         Some((known.iter().find(|known| *known == kernel)?, number_of(value).ok()?))
     };
     OPTIONS.iter().filter_map(one).map(|(name, value)| (*name, value)).collect()
+}
+
+/// The options of a container's port: those of its network, unless `own` says otherwise.
+pub fn port_options(network: &Definition, own: &BTreeMap<String, u32>) -> Vec<(&'static str, u32)> {
+    let mut options = options_of(network, false);
+    options.extend(network.isolate.then_some(("isolated", 1)));
+    for option in PORT_OPTIONS {
+        if let Some(value) = own.get(option) {
+            options.retain(|(other, _)| *other != option);
+            options.push((option, *value));
+        }
+    }
+    options
 }
 
 #[cfg(test)]

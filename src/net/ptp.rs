@@ -175,21 +175,21 @@ fn pair(definition: &Definition, interface: &Interface, index: u32) -> [Step; 2]
 }
 
 /// The steps that give a container its end.
-pub fn attach(bridge: &Bridge, end: &End, view: &View, interface: &Interface, index: u32) -> Vec<Step> {
+pub fn attach(bridge: &Bridge, end: &End, view: &View, interface: &Interface) -> Vec<Step> {
     let definition = &bridge.definition;
     let mut steps = Vec::new();
     match end {
         End::First { stale } => {
             let old = Step::DeleteLink { place: Place::Hub, link: definition.link.clone() };
             steps.extend(stale.then_some(old));
-            steps.extend(pair(definition, interface, index));
+            steps.extend(pair(definition, interface, interface.index));
         }
         End::Second => steps.push(Step::MoveLink {
             link: definition.link.clone(),
             name: interface.name.clone(),
             mac: interface.mac,
             mtu: interface.mtu,
-            index,
+            index: interface.index,
         }),
     }
     steps.extend(configure(view, definition, interface));

@@ -15,6 +15,7 @@ use super::members::Members;
 use super::mend::Mender;
 use super::publish::Port;
 use super::relay::Relay;
+use crate::capture::Recorder;
 use crate::control::Control;
 
 /// What a container's holder serves for its network.
@@ -28,6 +29,8 @@ pub struct Services {
     pub rules: Option<Mender>,
     /// Where other commands ask for changes.
     pub control: Option<Control>,
+    /// What keeps its packets.
+    pub capture: Option<Recorder>,
     /// What passes on what comes to some of its published ports.
     pub relays: Vec<(Port, Relay)>,
 }
@@ -38,7 +41,8 @@ impl Services {
         let names = self.names.iter().map(Responder::as_fd);
         let rules = self.rules.iter().filter_map(Mender::as_fd);
         let relays = self.relays.iter().map(|(_, relay)| relay.fd());
-        names.chain(rules).chain(self.control.iter().map(Control::as_fd)).chain(relays).collect()
+        let capture = self.capture.iter().map(Recorder::as_fd);
+        names.chain(rules).chain(self.control.iter().map(Control::as_fd)).chain(capture).chain(relays).collect()
     }
 
     /// After so long there is something to do in any case.
@@ -74,6 +78,11 @@ impl Services {
             rules.serve();
         }
         let asked = self.control.is_some() && next();
+        if let Some(capture) = &mut self.capture
+            && next()
+        {
+            capture.serve();
+        }
         // Also those that are not readable: one may have waited long enough.
         self.relays.iter_mut().for_each(|(_, relay)| relay.serve());
         asked

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::origin::Origin;
 use super::rtnl::Mac;
 use super::table::Change;
 use super::vxlan::Tunnel;
@@ -21,8 +22,8 @@ pub enum Place {
 }
 
 /// Options of a bridge by their names in the kernel (ip-link(8)), times in hundredths of a second.
-pub const BRIDGE_OPTIONS: [&str; 6] =
-    ["stp_state", "ageing_time", "forward_delay", "hello_time", "max_age", "priority"];
+pub const BRIDGE_OPTIONS: [&str; 7] =
+    ["stp_state", "ageing_time", "forward_delay", "hello_time", "max_age", "priority", "mcast_snooping"];
 /// Options of a port of a bridge, by their names in bridge(8).
 pub const PORT_OPTIONS: [&str; 5] = ["hairpin", "isolated", "cost", "priority", "learning"];
 
@@ -83,6 +84,18 @@ pub enum Step {
         peer_mac: Mac,
         /// Its index, so that later steps need not ask for it; the kernel's choice where it is 0.
         peer_index: u32,
+    },
+    /// A place at the host's end where what comes from the container is looked at.
+    AddIngress {
+        /// The end in the hub.
+        link: String,
+    },
+    /// Drops there what is not from the container's own addresses.
+    AddFilter {
+        /// The end in the hub.
+        link: String,
+        /// The addresses.
+        origin: Origin,
     },
     /// A link of its own on one of the hub, born in the container.
     AddMacvlan {
@@ -153,6 +166,45 @@ pub enum Step {
         /// What it becomes; 1 is on.
         value: u32,
     },
+    /// A property of a bridge that is there.
+    SetBridgeOption {
+        /// The bridge's name.
+        link: String,
+        /// One of [`BRIDGE_OPTIONS`].
+        option: &'static str,
+        /// What it becomes.
+        value: u32,
+    },
+    /// The size of the largest packet of a link.
+    SetMtu {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// The hardware address of a link.
+    SetMac {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
+        link: String,
+        /// What it becomes.
+        mac: Mac,
+    },
+    /// A link of the container gets its name back.
+    Rename {
+        /// What it is called.
+        link: String,
+        /// What it becomes.
+        name: String,
+    },
+    /// The way to everywhere else, in the container, in the place of another one.
+    ReplaceDefaultRoute {
+        /// The next hop.
+        gateway: IpAddr,
+    },
     /// The way to everywhere else, in the container.
     AddDefaultRoute {
         /// The next hop.
@@ -181,8 +233,13 @@ impl Step {
             | Self::NoLinkLocal { place, .. }
             | Self::SetUp { place, .. }
             | Self::DeleteLink { place, .. }
+            | Self::SetMtu { place, .. }
+            | Self::SetMac { place, .. }
             | Self::Sysctl { place, .. } => *place,
-            Self::AddDefaultRoute { .. } | Self::NftInside(_) => Place::Container,
+            Self::AddDefaultRoute { .. }
+            | Self::ReplaceDefaultRoute { .. }
+            | Self::Rename { .. }
+            | Self::NftInside(_) => Place::Container,
             Self::AddBridge { .. }
             | Self::SetAlias { .. }
             | Self::AddVeth { .. }
@@ -190,8 +247,11 @@ impl Step {
             | Self::AddVxlan { .. }
             | Self::AddFlood { .. }
             | Self::MoveLink { .. }
+            | Self::AddIngress { .. }
+            | Self::AddFilter { .. }
             | Self::SetPort { .. }
             | Self::SetPortOption { .. }
+            | Self::SetBridgeOption { .. }
             | Self::Nft(_) => Place::Hub,
         }
     }

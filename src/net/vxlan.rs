@@ -134,6 +134,14 @@ pub fn find(rtnl: &mut Rtnl, view: &View, definition: &Definition) -> Result<Sta
             format!("rename it (`ip link set {name} name NAME`) or delete it (`ip link del {name}`)"),
         ));
     }
+    let underlay_mtu = underlay_mtu(rtnl, view, definition)?;
+    Ok(Standing { link, underlay_mtu })
+}
+
+/// How many bytes a packet has at most on the way that a tunnel sends by.
+///
+/// Errors: the link that it is to send by is not there.
+pub fn underlay_mtu(rtnl: &mut Rtnl, view: &View, definition: &Definition) -> Result<u32> {
     let tunnel = tunnel(definition);
     let by = match (&tunnel.dev, tunnel.to) {
         (Some(dev), _) => Some(rtnl.link_called(dev)?.with_context(|| {
@@ -148,8 +156,7 @@ pub fn find(rtnl: &mut Rtnl, view: &View, definition: &Definition) -> Result<Sta
         }
         (None, None) => None,
     };
-    let underlay_mtu = by.map_or(view.mtu(), |by| hub::link(&by).mtu);
-    Ok(Standing { link, underlay_mtu })
+    Ok(by.map_or(view.mtu(), |by| hub::link(&by).mtu))
 }
 
 /// The MTU of a network's members, whose packets must fit into the tunnel's.

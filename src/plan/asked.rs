@@ -93,6 +93,7 @@ pub fn refuse_what_cannot_be(args: &RunArgs, mode: &Mode) -> Result<()> {
         let message = format!("parse command line: unknown option `{}`", word.to_string_lossy());
         return Err(refused(message, "options of minirun come before the image; see `minirun run --help`"));
     }
+    args.capture.check(mode)?;
     userns::check(&args.openings, mode, &args.cap_add)?;
     namespaces::check(&args.openings, args.hostname.as_deref(), args.init, &args.sysctl)?;
     if mode.joins()

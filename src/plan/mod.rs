@@ -22,6 +22,7 @@ pub use self::files::{files, resolvers};
 pub use self::program::{absolute, environment, merge};
 use self::program::{argv, is_busybox, merge_environment, open_directory, root, workdir};
 use crate::bundle;
+use crate::capture;
 use crate::cli::RunArgs;
 use crate::error::warn;
 use crate::image::Image;
@@ -72,6 +73,8 @@ pub struct Plan {
     pub files: Vec<(&'static str, String)>,
     /// Its network.
     pub network: Network,
+    /// Where its packets are kept, if they are.
+    pub capture: Option<capture::args::Plan>,
     /// Its cgroups, where it has limits.
     pub cgroup: Option<cgroup::Plan>,
     /// What runs in it.
@@ -219,6 +222,7 @@ impl Plan {
             init,
         };
         let read_only = args.read_only;
+        let capture = if dry { None } else { args.capture.decide(&network.mode, again.is_some())? };
         Ok(Self {
             record,
             hostname,
@@ -233,6 +237,7 @@ impl Plan {
             masked: !security.system_paths_unconfined,
             files,
             network,
+            capture,
             cgroup,
             process,
             log_directory,

@@ -10,6 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use super::find::Found;
+use super::netns;
 use super::record::{self, Exit, Record, now};
 use super::{remove_directory, remove_if_there, remove_log};
 use crate::control;
@@ -86,7 +87,9 @@ impl Entry {
         let path = std::mem::take(&mut self.path);
         self.record.exit = Some(exit);
         remove_if_there(&path.join(control::NAME))?;
-        let attach = remove_if_there(&path.join("attach")).and_then(|()| thaw_leftover(&path, &self.record.id));
+        let attach = netns::forget(&self.record)
+            .and(remove_if_there(&path.join("attach")))
+            .and_then(|()| thaw_leftover(&path, &self.record.id));
         if !self.record.remove {
             let kept = path.with_file_name(&self.record.id);
             write_record(&path, &self.record)?;
@@ -120,6 +123,7 @@ impl Entry {
         if path.as_os_str().is_empty() {
             return Ok(());
         }
+        let _ = netns::forget(&self.record);
         if let Some((kept, record)) = self.before.take() {
             write_record(&path, &record)?;
             return fs::rename(&path, &kept).with_context(|| format!("rename `{}`", path.display()));

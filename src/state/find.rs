@@ -191,3 +191,15 @@ impl State {
         self.forget(&found.record, &path).with_context(failed)
     }
 }
+
+/// The records of the containers that live, by their names, for who only looks: nothing is made, swept or locked.
+pub fn living(root: &Path) -> Vec<Record> {
+    let entries = fs::read_dir(root.join("containers")).into_iter().flatten().flatten();
+    let places = entries.filter_map(|entry| Place::parse(entry.path())).filter(|place| place.holder.is_some());
+    let mut all: Vec<Record> = places
+        .filter_map(|place| record::read(&File::open(place.path.join("record")).ok()?))
+        .filter(|record| record.process().is_some())
+        .collect();
+    all.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    all
+}

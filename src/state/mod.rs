@@ -10,6 +10,7 @@
 mod entry;
 mod files;
 mod find;
+pub mod netns;
 mod record;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -28,7 +29,7 @@ use rustix::fs::Dir;
 pub use entry::Entry;
 pub use files::{open_private, private_directory, touch};
 use files::{remove_directory, remove_if_there, remove_log};
-pub use find::{Found, Waited};
+pub use find::{Found, Waited, living};
 pub use record::{Exit, Inside, Record, Status, boot_id, now, read as read_record, start_time, start_time_in};
 
 use crate::control;
@@ -114,11 +115,12 @@ impl State {
             self.reserve_name(&self.name(name), name, id)?;
         }
         let done = entry::write_record(&found.path, &Record { name: name.to_owned(), ..found.record.clone() });
+        let done = done.and_then(|_| netns::rename(&found.record, name));
         let given_up = if done.is_ok() { found.record.name.as_str() } else { name };
         if given_up != id {
             remove_if_there(&self.name(given_up))?;
         }
-        done.map(drop)
+        done
     }
 
     /// A container that lives is kept after its end, whatever was said of that.
@@ -209,6 +211,7 @@ impl State {
             return Ok(Swept::Gone);
         };
         end_orphan(&record);
+        netns::forget(&record)?;
         // Before its name or its directory goes: nobody else may have its ports until then.
         if let Err(error) = net::ports::withdraw(&record) {
             warn(&format!("{error:#}"));

@@ -12,6 +12,7 @@
 
 mod call;
 mod detached;
+mod frames;
 mod ground;
 mod resolver;
 mod snapshot;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 pub use call::{Call, Output, Running};
 pub use detached::{ALONE, is_alive, kill_hard, open_files};
+pub use frames::{BROADCAST, Mac, Wire, frame};
 pub use resolver::Resolver;
 pub use snapshot::Snapshot;
 pub use terminal::Terminal;

@@ -82,6 +82,44 @@ impl Snapshot {
         all
     }
 
+    /// What there is of the network where this runs, without what differs between two that are made alike: the numbers of links and
+    /// of namespaces, and the hardware addresses that the kernel throws dice for.
+    pub fn of_network() -> Snapshot {
+        let mut all = Snapshot::default();
+        all.links();
+        all.ports_and_filters();
+        all.addresses();
+        all.routes();
+        all.firewall();
+        all.sysctls(Path::new("/proc/sys/net"));
+        for value in all.0.values_mut() {
+            let diced = value.contains("ifalias=minirun:") && value.contains("linkinfo.info_kind=veth");
+            let numbers = ["ifindex=", "link_index=", "link=", "link_netnsid=", "peer_ifindex="];
+            let stays = |word: &&str| {
+                let number = numbers.iter().any(|number| word.starts_with(number));
+                !(number || diced && word.starts_with("address="))
+            };
+            *value = value.split(' ').filter(stays).collect::<Vec<_>>().join(" ");
+        }
+        all
+    }
+
+    /// What the bridges know of their ports, and the filters at them.
+    fn ports_and_filters(&mut self) {
+        for port in list("bridge", &["-d", "-j", "link"]) {
+            self.add("port", text(&port["ifname"]), words(&port));
+        }
+        for link in list("ip", &["-j", "link"]) {
+            let name = text(&link["ifname"]).to_owned();
+            for (at, filter) in list("tc", &["-j", "filter", "show", "dev", &name, "ingress"]).iter().enumerate() {
+                self.add("filter", format!("{name} {at}"), words(filter));
+            }
+        }
+        for neighbour in list("ip", &["-j", "neigh", "show", "nud", "permanent"]) {
+            self.add("neighbour", words(&neighbour), "");
+        }
+    }
+
     /// One line for each thing that is not the same in `before`.
     pub fn differences(&self, before: &Snapshot) -> Vec<String> {
         let keys: BTreeSet<_> = self.0.keys().chain(before.0.keys()).collect();

@@ -13,7 +13,7 @@ use crate::net::definition::{Definition, Definitions, is_reserved, link_of, vali
 use crate::net::driver::Driver;
 use crate::net::hub::Taken;
 use crate::net::mode::{Attachment, mtu};
-use crate::net::options::check_option;
+use crate::net::options::{check_together, option_of};
 use crate::net::rtnl::Rtnl;
 use crate::net::{self, macvlan, names::Resolvers, pool, vxlan};
 use crate::options;
@@ -86,7 +86,9 @@ pub fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
     }
     let driver: Driver = args.driver.parse().map_err(|error| in_front(&failed(), error))?;
     fits(args, driver).map_err(|error| in_front(&failed(), error))?;
-    let mut options = options_of(driver, &args.opt)?;
+    let options = args.opt.iter().map(|text| option_of(driver, text));
+    let mut options: BTreeMap<String, String> = options.collect::<Result<_>>()?;
+    check_together(&options)?;
     let labels = options::labels(&args.label)?;
     let mtu = args.mtu.as_deref().map(mtu).transpose().with_context(|| format!("{}: --mtu", failed()))?;
     let definitions = Definitions::open(data_root);
@@ -134,6 +136,7 @@ pub fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
         Driver::Bridge | Driver::Ptp => {}
     }
     definitions.add(&definition)?;
+    net::foreign::warn(&[&definition]);
     if driver == Driver::Vxlan && (args.subnet.is_empty() || args.ip_range.is_none()) {
         note(&format!(
             "on the other hosts it has to be --subnet {} --opt vni={}, and on each a --gateway and an --ip-range of its own, \
@@ -202,14 +205,6 @@ fn look_at_parent(rtnl: &mut Rtnl, definition: &Definition) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn options_of(driver: Driver, texts: &[String]) -> Result<BTreeMap<String, String>> {
-    let option = |text: &String| {
-        let (key, value) = text.split_once('=').with_context(|| format!("set option `{text}`: KEY=VALUE is wanted"))?;
-        Ok((check_option(driver, key, value)?, value.to_owned()))
-    };
-    texts.iter().map(option).collect()
 }
 
 /// The gateway's addresses: in the ranges that were given, or in free ones.

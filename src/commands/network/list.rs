@@ -9,6 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::bridge::{Views, view};
 use crate::listing::{self, Column, Format, ListArgs, Listing};
 use crate::net::definition::{BRIDGE, Definition, Definitions};
 use crate::net::driver::Driver;
@@ -101,7 +102,7 @@ pub fn inspect(args: &InspectArgs, root: &Path, data_root: &Path) -> Result<()> 
     let found = State::open(root)?.list()?;
     let mut rtnl = Rtnl::open()?;
     let definitions = Definitions::open(data_root);
-    let mut rows = Vec::new();
+    let mut networks = Vec::new();
     for name in &args.networks {
         let definition = match name.as_str() {
             DEFAULT => Bridge::default_network(&mut rtnl)?.with_context(|| {
@@ -109,14 +110,21 @@ pub fn inspect(args: &InspectArgs, root: &Path, data_root: &Path) -> Result<()> 
             })?,
             name => definitions.find(name)?,
         };
+        networks.push(definition);
+    }
+    if args.views.any() {
+        return view(args.views, args.format.as_ref().unwrap_or(&Format::Table), &networks, &found);
+    }
+    let mut rows = Vec::new();
+    for definition in &networks {
         let made = match definition.driver.has_bridge() {
             true => rtnl.link_called(&definition.link)?.is_some(),
             // Of these there is as much as containers have.
             false => members(&found, &definition.name).next().is_some(),
         };
-        rows.push(Whole { value: whole(&definition, made, &found) });
+        rows.push(Whole { value: whole(definition, made, &found) });
     }
-    let list = ListArgs { format: args.format.clone(), ..ListArgs::default() };
+    let list = ListArgs { format: args.format.clone().unwrap_or(Format::Json), ..ListArgs::default() };
     fn name(row: &Whole) -> &str {
         row.value["name"].as_str().unwrap_or_default()
     }
@@ -180,10 +188,17 @@ pub struct LsArgs {
 
 /// Options of `network inspect`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  minirun network inspect front
+  minirun network inspect --ports front
+  minirun network inspect --macs --format json front back")]
 pub struct InspectArgs {
-    /// Form: `json`, or a template as '{{.Subnet}}'
-    #[arg(short, long, value_name = "FORM", default_value = "json", allow_hyphen_values = true)]
-    format: Format,
+    /// Form: `json`, or a template as '{{.Subnet}}'; of a view also `table`, which is the usual one
+    #[arg(short, long, value_name = "FORM", allow_hyphen_values = true)]
+    format: Option<Format>,
+    /// A view of its bridge.
+    #[command(flatten)]
+    views: Views,
     /// Names
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,

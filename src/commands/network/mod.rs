@@ -1,8 +1,11 @@
 //! `minirun network`: networks are defined, listed and removed. What of them is in the kernel is made by the first container
 //! that needs it.
 
+mod bridge;
 mod create;
 mod list;
+mod set;
+mod verify;
 
 use std::path::Path;
 
@@ -11,6 +14,8 @@ use clap::{Args, Subcommand};
 
 use self::create::{CreateArgs, create};
 use self::list::{InspectArgs, LsArgs, inspect, ls, members};
+use self::set::{SetArgs, SetPortArgs, set, set_port};
+use self::verify::{ReloadArgs, VerifyArgs, reload, verify};
 use super::each;
 use crate::control::{self, Ask};
 use crate::error::{note, print, refused};
@@ -47,6 +52,14 @@ enum NetworkVerb {
     Connect(ConnectArgs),
     /// Take a container that runs off a network
     Disconnect(DisconnectArgs),
+    /// Compare networks and their containers with what the kernel has; 1 where something differs
+    Verify(VerifyArgs),
+    /// Mend what differs
+    Reload(ReloadArgs),
+    /// Change options of a network's bridge and of its ports
+    Set(SetArgs),
+    /// Change options of a container's port
+    SetPort(SetPortArgs),
 }
 
 /// Options of `network rm`.
@@ -96,8 +109,21 @@ struct DisconnectArgs {
 }
 
 /// Does what was typed.
-pub fn network(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> {
+/// The exit code.
+pub fn network(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<u8> {
     match &args.verb {
+        NetworkVerb::Verify(args) => return verify(args, root, data_root),
+        NetworkVerb::Reload(args) => return reload(args, root, data_root),
+        _ => {}
+    }
+    plain(args, root, data_root).map(|()| 0)
+}
+
+fn plain(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> {
+    match &args.verb {
+        NetworkVerb::Verify(_) | NetworkVerb::Reload(_) => Ok(()),
+        NetworkVerb::Set(args) => set(args, root, data_root),
+        NetworkVerb::SetPort(args) => set_port(args, root, data_root),
         NetworkVerb::Create(args) => create(args, data_root),
         NetworkVerb::Ls(args) => ls(args, root, data_root),
         NetworkVerb::Inspect(args) => inspect(args, root, data_root),

@@ -42,6 +42,7 @@ mod upstream;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub use responder::Responder;
+pub use servers::Servers;
 pub use sockets::open;
 
 /// Where a container finds its name server, as with docker. All of `127.0.0.0/8` belongs to `lo`, so it is there in every

@@ -1,11 +1,15 @@
 //! The wire of nftables (nfnetlink, `linux/netfilter/nf_tables.h`): the one table `inet minirun`, written in transactions.
 //!
-//! Used by `apply.rs` (changes) and `hub.rs` (is the table there?); no other file knows the wire. What the table holds is
-//! said in `table.rs`. The bytes are those that nft(8) sends, so that `nft list ruleset` prints the same text.
+//! Used by `apply.rs` (changes) and `hub.rs` (is the table there?); no other file knows the wire, but `foreign/`, which reads
+//! what [`list`] lists of other tables. What the own table holds is said in `table.rs`. The bytes are those that nft(8) sends,
+//! so that `nft list ruleset` prints the same text.
 
+pub mod dump;
 mod encode;
 mod expression;
+pub mod list;
 mod message;
+pub mod survey;
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;

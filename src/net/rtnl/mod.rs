@@ -4,7 +4,10 @@
 //! `rtnetlink` crate; its connection, which sends one request at a time and waits, is not used: the kernel handles every
 //! message of one `send` before that call returns, so a batch costs one round trip.
 
+pub mod probe;
+mod questions;
 mod requests;
+pub mod survey;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -21,8 +24,9 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 
 pub use self::requests::{
-    add_address, add_bridge, add_default_route, add_flood, add_macvlan, add_veth, add_vxlan, delete_link, move_link,
-    no_link_local, set_alias, set_port, set_port_option, set_up,
+    add_address, add_bridge, add_default_route, add_filter, add_flood, add_ingress, add_macvlan, add_veth, add_vxlan,
+    delete_link, move_link, no_link_local, rename, replace_default_route, set_alias, set_bridge_option, set_mac,
+    set_mtu, set_port, set_port_option, set_up,
 };
 use super::wire::{Received, explain_error, messages};
 
@@ -324,7 +328,8 @@ fn as_route(message: RouteNetlinkMessage) -> Option<RouteMessage> {
     }
 }
 
-fn outgoing(route: &RouteMessage) -> Option<u32> {
+/// The index of the link by which a route leaves.
+pub fn outgoing(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
@@ -12,27 +12,19 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
+use super::super::origin::Instruction;
 use super::super::vxlan::Tunnel;
 use super::{Mac, Request};
 
 /// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
 /// MTU follows its ports' by itself. `options` are those of [`BRIDGE_OPTIONS`](super::super::step::BRIDGE_OPTIONS).
 pub fn add_bridge(name: &str, mac: Mac, options: &[(&str, u32)]) -> Request {
-    let info = options.iter().filter_map(|(option, value)| {
-        Some(match *option {
-            "stp_state" => InfoBridge::StpState(BridgeStpState::from(*value)),
-            "ageing_time" => InfoBridge::AgeingTime(*value),
-            "forward_delay" => InfoBridge::ForwardDelay(*value),
-            "hello_time" => InfoBridge::HelloTime(*value),
-            "max_age" => InfoBridge::MaxAge(*value),
-            "priority" => InfoBridge::Priority(*value as u16),
-            _ => return None,
-        })
-    });
+    let info = options.iter().filter_map(|(option, value)| bridge_option(option, *value));
     let mut link = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.to_vec());
     let info: Vec<InfoBridge> = info.collect();
     if !info.is_empty() {
@@ -40,6 +32,42 @@ pub fn add_bridge(name: &str, mac: Mac, options: &[(&str, u32)]) -> Request {
     }
     let link = link.build();
     Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+fn bridge_option(option: &str, value: u32) -> Option<InfoBridge> {
+    Some(match option {
+        "stp_state" => InfoBridge::StpState(BridgeStpState::from(value)),
+        "ageing_time" => InfoBridge::AgeingTime(value),
+        "forward_delay" => InfoBridge::ForwardDelay(value),
+        "hello_time" => InfoBridge::HelloTime(value),
+        "max_age" => InfoBridge::MaxAge(value),
+        "priority" => InfoBridge::Priority(value as u16),
+        "mcast_snooping" => InfoBridge::MulticastSnooping(value != 0),
+        _ => return None,
+    })
+}
+
+/// Sets an option of a bridge that is there, one of [`BRIDGE_OPTIONS`](super::super::step::BRIDGE_OPTIONS).
+pub fn set_bridge_option(name: &str, option: &str, value: u32) -> Request {
+    let data = InfoData::Bridge(bridge_option(option, value).into_iter().collect());
+    let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)];
+    let link = LinkUnspec::new_with_name(name).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
+}
+
+/// Sets the MTU of a link, in bytes.
+pub fn set_mtu(name: &str, mtu: u32) -> Request {
+    set_link(LinkUnspec::new_with_name(name).mtu(mtu).build())
+}
+
+/// Sets the hardware address of a link.
+pub fn set_mac(name: &str, mac: Mac) -> Request {
+    set_link(LinkUnspec::new_with_name(name).address(mac.to_vec()).build())
+}
+
+/// Gives the link with this index another name. (While it is up, since Linux 6.2.)
+pub fn rename(index: u32, name: &str) -> Request {
+    set_link(LinkUnspec::new_with_index(index).name(name).build())
 }
 
 /// A new veth pair in one message. The host's end stays down; the peer is born in the network namespace of process `pid`
@@ -157,6 +185,45 @@ pub fn set_port_option(name: &str, option: &str, value: u32) -> Request {
     Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
 }
 
+/// What is above the filters at a link's entry, as tc(8) says it (`TC_H_CLSACT`, `TC_H_MIN_INGRESS`).
+pub const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
+/// Attributes of a filter that is a program (linux/pkt_cls.h).
+const TCA_BPF_OPS_LEN: u16 = 4;
+pub const TCA_BPF_OPS: u16 = 5;
+
+/// A place where what comes in by a link is looked at, before anything else sees it (`sch_ingress`).
+pub fn add_ingress(index: u32) -> Request {
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::INGRESS;
+    message.header.handle = TcHandle { major: 0xffff, minor: 0 };
+    message.attributes.push(TcAttribute::Kind("ingress".to_owned()));
+    Request { message: RouteNetlinkMessage::NewQueueDiscipline(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// Has a program decide there what becomes of each frame, of whatever protocol (`cls_bpf`).
+pub fn add_filter(index: u32, program: &[Instruction]) -> Request {
+    const ETH_P_ALL: u16 = 3;
+    let mut code = Vec::with_capacity(8 * program.len());
+    for (instruction, then, otherwise, value) in program {
+        code.extend(instruction.to_ne_bytes());
+        code.extend([*then, *otherwise]);
+        code.extend(value.to_ne_bytes());
+    }
+    let length = (program.len() as u16).to_ne_bytes().to_vec();
+    let option = |option| TcOption::Bpf(option);
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = INGRESS;
+    // Its place among others, and the protocol, in the order of the network.
+    message.header.info = 1 << 16 | u32::from(ETH_P_ALL.to_be());
+    message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
+    message.attributes.push(TcAttribute::Options(vec![
+        option(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        option(TcFilterBpfOption::Other(DefaultNla::new(TCA_BPF_OPS_LEN, length))),
+        option(TcFilterBpfOption::Other(DefaultNla::new(TCA_BPF_OPS, code))),
+    ]));
+    Request { message: RouteNetlinkMessage::NewTrafficFilter(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
 /// Says in a link's alias whose it is.
 pub fn set_alias(name: &str, alias: &str) -> Request {
     set_link(LinkUnspec::new_with_name(name).alias(alias).build())
@@ -198,14 +265,22 @@ pub fn add_address(index: u32, address: IpNet) -> Request {
 
 /// A default route by `gateway`.
 pub fn add_default_route(gateway: IpAddr) -> Request {
+    Request { message: RouteNetlinkMessage::NewRoute(default_route(gateway)), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// The same in the place of the default route that there is.
+pub fn replace_default_route(gateway: IpAddr) -> Request {
+    Request { message: RouteNetlinkMessage::NewRoute(default_route(gateway)), flags: NLM_F_CREATE | NLM_F_REPLACE }
+}
+
+fn default_route(gateway: IpAddr) -> RouteMessage {
     // As one that is typed: `ip route` marks them so.
-    let message = match gateway {
+    match gateway {
         IpAddr::V4(gateway) => {
             RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
         }
         IpAddr::V6(gateway) => {
             RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).protocol(RouteProtocol::Boot).build()
         }
-    };
-    Request { message: RouteNetlinkMessage::NewRoute(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+    }
 }

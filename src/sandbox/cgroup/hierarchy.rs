@@ -59,6 +59,7 @@ impl Hierarchy {
 
 #[cfg(test)]
 impl Hierarchy {
+    /// A mounted hierarchy that can be written to.
     pub fn of(mount: &str, version: Version, controllers: &[&str]) -> Self {
         let controllers = controllers.iter().map(|&one| one.to_owned()).collect();
         Self { mount: mount.into(), root: "/".into(), version, controllers, read_only: false, id: 0 }

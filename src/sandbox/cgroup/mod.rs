@@ -10,7 +10,7 @@
 
 mod freeze;
 mod group;
-mod hierarchy;
+pub mod hierarchy;
 mod leftover;
 mod limits;
 mod plan;

@@ -1,0 +1,151 @@
+//! Questions whose cost grows with what there is: for comparisons and listings, not for the way of a start.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use netlink_packet_core::Nla;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::super::origin::Instruction;
+use super::requests::{INGRESS, TCA_BPF_OPS};
+use super::{Rtnl, as_link, as_route};
+
+impl Rtnl {
+    /// The links at whose entry something looks at what comes in (`sch_ingress`), with the program that does so, if one does.
+    pub fn programs(&mut self) -> Result<HashMap<u32, Option<Vec<Instruction>>>> {
+        let answer = self.dump(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()));
+        let ingress = TcAttribute::Kind("ingress".to_owned());
+        let mut programs = HashMap::new();
+        for message in answer.context("list queueing disciplines")? {
+            if let RouteNetlinkMessage::NewQueueDiscipline(message) = message
+                && message.attributes.contains(&ingress)
+            {
+                programs.insert(message.header.index as u32, self.program_at(message.header.index)?);
+            }
+        }
+        Ok(programs)
+    }
+
+    fn program_at(&mut self, link: i32) -> Result<Option<Vec<Instruction>>> {
+        let mut question = TcMessage::with_index(link);
+        question.header.parent = INGRESS;
+        let answer = self.dump(&RouteNetlinkMessage::GetTrafficFilter(question)).context("list filters")?;
+        let code = answer.iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewTrafficFilter(filter) => code(filter),
+            _ => None,
+        });
+        Ok(code.map(|code| code.chunks_exact(8).map(instruction).collect()))
+    }
+
+    /// The next hops of the default routes of the main table, of both families, the one that the kernel prefers first.
+    pub fn default_gateways(&mut self) -> Result<Vec<IpAddr>> {
+        let mut gateways = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            question.header.table = RouteHeader::RT_TABLE_MAIN;
+            let answer = self.dump(&RouteNetlinkMessage::GetRoute(question)).context("list routes")?;
+            let mut routes: Vec<(u32, IpAddr)> =
+                answer.into_iter().filter_map(as_route).filter_map(|route| gateway(&route)).collect();
+            routes.sort_by_key(|(metric, _)| *metric);
+            gateways.extend(routes.into_iter().map(|(_, gateway)| gateway));
+        }
+        Ok(gateways)
+    }
+
+    /// The ports of the bridge with this index, in the order in which they are numbered.
+    pub fn ports(&mut self, bridge: u32) -> Result<Vec<LinkMessage>> {
+        let mut question = LinkMessage::default();
+        question.attributes.push(LinkAttribute::Controller(bridge));
+        question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answer = self.dump(&RouteNetlinkMessage::GetLink(question)).context("list ports")?;
+        let is_port = |link: &LinkMessage| link.attributes.contains(&LinkAttribute::Controller(bridge));
+        Ok(answer.into_iter().filter_map(as_link).filter(is_port).collect())
+    }
+
+    /// What the bridge with this index knows of hardware addresses: its forwarding database.
+    pub fn forwarding_database(&mut self, bridge: u32) -> Result<Vec<NeighbourMessage>> {
+        let mut question = NeighbourMessage::default();
+        question.header.family = AddressFamily::Bridge;
+        question.attributes.push(NeighbourAttribute::Controller(bridge));
+        self.neighbours(question).context("list the forwarding database")
+    }
+
+    /// What the tunnel with this index knows of other hosts: its forwarding database.
+    pub fn database_of_tunnel(&mut self, tunnel: u32) -> Result<Vec<NeighbourMessage>> {
+        let mut question = NeighbourMessage::default();
+        question.header.family = AddressFamily::Bridge;
+        question.header.ifindex = tunnel;
+        let mut all = self.neighbours(question).context("list a tunnel's forwarding database")?;
+        // Kernels before 4.20 answer with all links'.
+        all.retain(|entry| entry.header.ifindex == tunnel);
+        Ok(all)
+    }
+
+    /// The neighbours of the link with this index, of both families.
+    pub fn neighbours_of(&mut self, link: u32) -> Result<Vec<NeighbourMessage>> {
+        let mut all = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = NeighbourMessage::default();
+            question.header.family = family;
+            question.attributes.push(NeighbourAttribute::IfIndex(link));
+            all.extend(self.neighbours(question).context("list neighbours")?);
+        }
+        all.retain(|neighbour| neighbour.header.ifindex == link);
+        Ok(all)
+    }
+
+    fn neighbours(&mut self, question: NeighbourMessage) -> Result<Vec<NeighbourMessage>> {
+        let answer = self.dump(&RouteNetlinkMessage::GetNeighbour(question))?;
+        Ok(answer
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewNeighbour(neighbour) => Some(neighbour),
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+/// The metric and the next hop of a default route.
+fn gateway(route: &RouteMessage) -> Option<(u32, IpAddr)> {
+    if route.header.destination_prefix_length != 0 || route.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let (mut metric, mut gateway) = (0, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Priority(number) => metric = *number,
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(IpAddr::from(*address)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some(IpAddr::from(*address)),
+            _ => {}
+        }
+    }
+    Some((metric, gateway?))
+}
+
+/// The program of a filter, as bytes.
+fn code(filter: &TcMessage) -> Option<Vec<u8>> {
+    let options = filter.attributes.iter().filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    options.flatten().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::Other(code)) if code.kind() == TCA_BPF_OPS => {
+            let mut bytes = vec![0; code.value_len()];
+            code.emit_value(&mut bytes);
+            Some(bytes)
+        }
+        _ => None,
+    })
+}
+
+fn instruction(bytes: &[u8]) -> Instruction {
+    let code = u16::from_ne_bytes([bytes[0], bytes[1]]);
+    (code, bytes[2], bytes[3], u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]))
+}

@@ -1,0 +1,163 @@
+//! A network as a shell script: `up` builds it by hand, `down` brings back what was before.
+//!
+//! Used by `run --dry-run`, `--explain=sh` and `explain`. Both halves are made of the same list of steps that minirun does
+//! itself; [`undo`] is what `apply.rs` does to take a step back, as a command.
+
+use serde_json::{Value, json};
+
+use super::explain::{commands, reason};
+use super::mode::Mode;
+use super::ptp::Again;
+use super::step::{Place, Step};
+use super::table::{Change, TABLE};
+
+/// A network to be explained.
+#[derive(Debug, Clone, Copy)]
+pub struct Script<'a> {
+    /// What `--net` said.
+    pub mode: &'a Mode,
+    /// The name of the container's namespace.
+    pub netns: &'a str,
+    /// What is done in other containers first.
+    pub again: &'a [Again],
+    /// Steps that make the managed networks.
+    pub host_steps: &'a [Step],
+    /// Steps that make the container's part.
+    pub steps: &'a [Step],
+}
+
+impl Script<'_> {
+    /// The script for sh(1). It needs root, iproute2, nftables and procps.
+    pub fn text(&self) -> String {
+        let Self { mode, netns, .. } = self;
+        let mut text = format!(
+            "#!/bin/sh\n# The network of container `{netns}`, --net={mode}, by hand: `sh FILE` builds it, `sh FILE down` takes it \
+             down.\nset -eu\n\nup() {{\n"
+        );
+        part(&mut text, "The managed networks: made once, kept for all containers.", &self.up_host());
+        for other in self.again {
+            let title = format!(
+                "Container `{0}`, at the other end of a cable, has lost its own; its namespace is called `{0}`.",
+                other.name
+            );
+            let steps = other.steps.iter().map(|step| (reason(step), commands(step, &other.name)));
+            part(&mut text, &title, &steps.collect::<Vec<_>>());
+        }
+        if mode.joins() {
+            let whose = if **mode == Mode::Host { "the host's" } else { "that" };
+            text.push_str(&format!("  # Nothing to do: the program runs in {whose} network namespace.\n  :\n"));
+        } else {
+            let mut own = vec![(NAMESPACE.to_owned(), vec![format!("ip netns add {}", word(netns))])];
+            own.extend(self.steps.iter().map(|step| (reason(step), commands(step, netns))));
+            part(&mut text, "The container.", &own);
+        }
+        text.push_str("}\n\ndown() {\n");
+        let down = self.down();
+        if down.is_empty() {
+            text.push_str("  :\n");
+        }
+        down.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
+        text.push_str("}\n\n\"${1:-up}\"\n");
+        text
+    }
+
+    /// The same for programs: an array of steps.
+    pub fn json(&self) -> Value {
+        let netns = self.netns;
+        let namespace = json!({
+            "place": "host", "commands": [format!("ip netns add {}", word(netns))], "reason": NAMESPACE,
+            "undo": [format!("ip netns del {}", word(netns))],
+        });
+        let one = |step: &Step| step_json(step, netns);
+        let own = (!self.mode.joins()).then_some(namespace);
+        let again = self.again.iter().flat_map(|other| other.steps.iter().map(|step| step_json(step, &other.name)));
+        self.host_steps.iter().map(one).chain(again).chain(own).chain(self.steps.iter().map(one)).collect()
+    }
+
+    fn up_host(&self) -> Vec<(String, Vec<String>)> {
+        self.host_steps.iter().map(|step| (reason(step), commands(step, self.netns))).collect()
+    }
+
+    /// Last first: the container's part, its namespace, what was made for it.
+    fn down(&self) -> Vec<String> {
+        let all = [self.host_steps, self.steps].concat();
+        let undo = |steps: &[Step]| steps.iter().rev().flat_map(|step| undo(step, &all)).collect::<Vec<_>>();
+        let mut down = undo(self.steps);
+        if !self.mode.joins() {
+            down.push(format!("ip netns del {}", word(self.netns)));
+        }
+        down.extend(undo(self.host_steps));
+        down
+    }
+}
+
+/// Why there is a namespace.
+pub const NAMESPACE: &str =
+    "a network namespace: links, addresses, routes, rules and ports of its own, and none of the host's";
+
+/// One step for programs.
+pub fn step_json(step: &Step, netns: &str) -> Value {
+    let place = if step.place() == Place::Hub { "host" } else { "container" };
+    let undo = undo(step, &[]);
+    json!({ "place": place, "commands": commands(step, netns), "reason": reason(step), "undo": undo })
+}
+
+fn part(text: &mut String, title: &str, steps: &[(String, Vec<String>)]) {
+    if steps.is_empty() {
+        return;
+    }
+    text.push_str(&format!("  ### {title}\n"));
+    for (reason, commands) in steps {
+        text.push_str(&format!("\n  # {reason}\n"));
+        commands.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
+    }
+    text.push('\n');
+}
+
+/// The commands that take a step back, where something is left when all others are: `all` are the steps that go with it.
+pub fn undo(step: &Step, all: &[Step]) -> Vec<String> {
+    let makes_table = |step: &Step| matches!(step, Step::Nft(Change::AddTable));
+    match step {
+        Step::AddBridge { name, .. } | Step::AddVxlan { name, .. } | Step::AddVeth { host: name, .. } => {
+            vec![format!("ip link del {}", word(name))]
+        }
+        Step::Sysctl { place: Place::Hub, key, value } if value == "1" => {
+            // A link's own go with the link.
+            let made =
+                |step: &Step| matches!(step, Step::AddBridge { name, .. } if key.split('/').any(|part| part == name));
+            if all.iter().any(made) { vec![] } else { vec![format!("sysctl -qw {key}=0")] }
+        }
+        Step::Nft(Change::AddTable) => vec![format!("nft delete table inet {TABLE}")],
+        Step::Nft(Change::AddElement(element)) if !all.iter().any(makes_table) => {
+            commands(&Step::Nft(Change::DeleteElement(element.clone())), "")
+        }
+        // The rest goes with its link, its namespace or the table.
+        _ => vec![],
+    }
+}
+
+/// A word as sh(1) takes it.
+pub fn word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:@/+=,".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "only a shell knows how it reads")]
+    fn words_are_what_they_were() {
+        for text in ["eth0", "", "a b", "$(reboot)", "it's", "`x`"] {
+            let said =
+                std::process::Command::new("sh").args(["-c", &format!("printf %s {}", word(text))]).output().unwrap();
+            assert_eq!(String::from_utf8(said.stdout).unwrap(), text);
+        }
+        assert_eq!(word("mr-front"), "mr-front");
+    }
+}

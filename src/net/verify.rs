@@ -1,0 +1,441 @@
+//! A Step against the kernel's state: which of a list of steps are not done, or not any more, and the steps that mend it.
+//!
+//! The fourth reading of the list that `apply.rs` does and undoes and `explain.rs` prints. Used by `reload.rs`, for
+//! `network verify` and `network reload`. Nothing is changed here, and nothing asked: what there is stands in `seen.rs`.
+
+mod drivers;
+
+use std::collections::HashMap;
+
+use super::difference::{Difference, is_not, is_same, wrong_mac, wrong_option};
+use super::explain;
+use super::nft::dump::{Has, Whole};
+use super::options::{BRIDGE_DEFAULTS, PORT_DEFAULTS};
+use super::origin::Instruction;
+use super::rtnl::Mac;
+use super::seen::{Link, Seen};
+use super::step::{Place, Step};
+use super::table::{Change, Element, TABLE};
+
+/// What is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernel<'a> {
+    /// The hub as it is.
+    pub hub: &'a Seen,
+    /// The container's namespace, for the steps of a container.
+    pub inside: Option<&'a Seen>,
+    /// The steps that make the whole table of the hub, where it has to be made anew.
+    pub table: &'a [Step],
+    /// Names of bridges in whose place there is somebody else's link.
+    pub foreign: &'a [String],
+    /// Links of cables both of whose ends containers have: they are not in the hub.
+    pub plugged: &'a [String],
+}
+
+/// What of these steps is not as it should be, in their order. `subject` says whose a step is.
+pub fn differences(steps: &[Step], kernel: Kernel<'_>, subject: &dyn Fn(&Step) -> String) -> Vec<Difference> {
+    let mut comparison = Comparison {
+        steps,
+        kernel,
+        subject,
+        found: vec![],
+        lost: HashMap::new(),
+        unplugged: HashMap::new(),
+        called: HashMap::new(),
+        tables: HashMap::new(),
+    };
+    for (at, step) in steps.iter().enumerate() {
+        comparison.compare(at, step);
+    }
+    comparison.found
+}
+
+struct Comparison<'a> {
+    steps: &'a [Step],
+    kernel: Kernel<'a>,
+    subject: &'a dyn Fn(&Step) -> String,
+    found: Vec<Difference>,
+    /// Links that are not there, with the difference that says so: what else is to be of them is a part of that.
+    lost: HashMap<(Place, String), usize>,
+    /// Links that are not ports, in the same way.
+    unplugged: HashMap<String, usize>,
+    /// Links that have another name than they should.
+    called: HashMap<String, String>,
+    /// Whether the table of that place is as it should be, as soon as it was looked at.
+    tables: HashMap<Place, bool>,
+}
+
+impl<'a> Comparison<'a> {
+    fn seen(&self, place: Place) -> Option<&'a Seen> {
+        if place == Place::Hub { Some(self.kernel.hub) } else { self.kernel.inside }
+    }
+
+    fn link(&self, place: Place, name: &str) -> Option<&'a Link> {
+        let name = self.called.get(name).filter(|_| place == Place::Container).map_or(name, String::as_str);
+        self.seen(place)?.link(name)
+    }
+
+    /// Notes what is wrong. The number of the difference.
+    fn differ(&mut self, step: &Step, what: String, steps: Vec<Step>) -> usize {
+        self.found.push(Difference { subject: (self.subject)(step), what, steps, remedy: None });
+        self.found.len() - 1
+    }
+
+    /// Notes what minirun cannot mend.
+    fn tell(&mut self, step: &Step, what: String, remedy: String) -> usize {
+        let at = self.differ(step, what, vec![]);
+        self.found[at].remedy = Some(remedy);
+        at
+    }
+
+    /// Whether the step is a part of a difference that was noted; it is added to what mends that.
+    fn is_implied(&mut self, step: &Step) -> bool {
+        let of = |place: Place, link: &str| self.lost.get(&(place, link.to_owned())).copied();
+        let at = match step {
+            Step::SetPortOption { link, .. } => of(Place::Hub, link).or_else(|| self.unplugged.get(link).copied()),
+            Step::AddDefaultRoute { .. } => {
+                let inside = |key: &(Place, String)| key.0 == Place::Container;
+                self.lost.iter().find(|(key, _)| inside(key)).map(|(_, at)| *at)
+            }
+            Step::Sysctl { place, key, .. } => key.split('/').nth(3).and_then(|link| of(*place, link)),
+            Step::SetAlias { link, .. }
+            | Step::SetPort { link, .. }
+            | Step::SetBridgeOption { link, .. }
+            | Step::AddFlood { link, .. }
+            | Step::AddIngress { link }
+            | Step::AddFilter { link, .. } => of(Place::Hub, link),
+            Step::AddAddress { place, link, .. }
+            | Step::NoLinkLocal { place, link }
+            | Step::SetUp { place, link }
+            | Step::SetMtu { place, link, .. }
+            | Step::SetMac { place, link, .. } => of(*place, link),
+            _ => None,
+        };
+        let Some(at) = at else { return false };
+        if self.found[at].remedy.is_none() {
+            self.found[at].steps.push(step.clone());
+        }
+        true
+    }
+
+    fn compare(&mut self, at: usize, step: &Step) {
+        if self.is_implied(step) {
+            return;
+        }
+        match step {
+            Step::AddBridge { name, mac, options } => self.bridge(step, name, *mac, options),
+            Step::AddVeth { host, mtu, peer, peer_mac, .. } => self.veth(step, host, *mtu, (peer, *peer_mac)),
+            Step::SetPort { link, bridge, alias } => self.port(step, link, bridge, alias),
+            Step::SetPortOption { link, option, value } => self.port_option(&self.steps[at..], link, (option, *value)),
+            Step::AddDefaultRoute { gateway } | Step::ReplaceDefaultRoute { gateway } => {
+                let there = self.kernel.inside.map(|seen| seen.gateways.as_slice()).unwrap_or_default();
+                if there.contains(gateway) {
+                    return;
+                }
+                let (what, step) = match there.iter().find(|other| other.is_ipv4() == gateway.is_ipv4()) {
+                    None => (format!("default route: none by {gateway}"), step.clone()),
+                    Some(other) => (
+                        format!("default route: by {other}, not by {gateway}"),
+                        Step::ReplaceDefaultRoute { gateway: *gateway },
+                    ),
+                };
+                self.differ(&step, what, vec![step.clone()]);
+            }
+            Step::Sysctl { place, key, value } => self.setting(&self.steps[at + 1..], step, (*place, key, value)),
+            Step::Nft(change) => self.rules(Place::Hub, step, change),
+            Step::NftInside(change) => self.rules(Place::Container, step, change),
+            Step::AddIngress { link } => self.ingress(step, link),
+            Step::AddFilter { link, origin } => self.filter(step, link, &origin.program()),
+            Step::AddMacvlan { parent, mode, name, mac, mtu, .. } => {
+                self.macvlan(step, (parent, mode), name, (*mac, *mtu));
+            }
+            Step::AddVxlan { name, mtu, tunnel } => self.tunnel(step, name, *mtu, tunnel),
+            Step::AddFlood { link, remote } => self.flood(step, link, *remote),
+            Step::MoveLink { name, mac, mtu, .. } => self.plugged_end(step, name, (*mac, *mtu)),
+            // The name is looked at with the link, and what is deleted was in the way of one.
+            Step::Rename { .. } | Step::DeleteLink { .. } => {}
+            // The end that waited is plugged in.
+            Step::SetAlias { link, .. } if self.is_plugged(link) => {}
+            Step::SetAlias { link, .. } | Step::SetBridgeOption { link, .. } => self.of_link(step, Place::Hub, link),
+            Step::AddAddress { place, link, .. }
+            | Step::NoLinkLocal { place, link }
+            | Step::SetUp { place, link }
+            | Step::SetMtu { place, link, .. }
+            | Step::SetMac { place, link, .. } => self.of_link(step, *place, link),
+        }
+    }
+
+    /// A step that sets one property of a link.
+    fn of_link(&mut self, step: &Step, place: Place, name: &str) {
+        let Some(link) = self.link(place, name) else {
+            let at = self.differ(step, format!("link {name}: not there"), vec![step.clone()]);
+            self.lost.insert((place, name.to_owned()), at);
+            return;
+        };
+        let wrong = match step {
+            Step::SetUp { .. } => (!link.up).then(|| "down".to_owned()),
+            Step::NoLinkLocal { .. } => {
+                (!link.no_link_local).then(|| "the kernel makes it a link-local address".to_owned())
+            }
+            Step::SetAlias { alias, .. } => is_not("alias", &link.alias, alias),
+            Step::SetMtu { mtu, .. } => is_not("MTU", &link.mtu, mtu),
+            Step::SetMac { mac, .. } => wrong_mac(link, *mac),
+            Step::SetBridgeOption { option, value, .. } => wrong_option(&link.bridge_options, option, *value),
+            Step::AddAddress { address, .. } => {
+                let seen = self.seen(place).map(|seen| seen.addresses.as_slice()).unwrap_or_default();
+                let there = seen.iter().any(|(index, other)| *index == link.index && other == address);
+                (!there).then(|| format!("without its address {address}"))
+            }
+            _ => None,
+        };
+        if let Some(wrong) = wrong {
+            self.differ(step, format!("link {name}: {wrong}"), vec![step.clone()]);
+        }
+    }
+
+    /// The place of the filter.
+    fn ingress(&mut self, step: &Step, name: &str) {
+        let Some(link) = self.kernel.hub.link(name) else { return };
+        if !self.kernel.hub.programs.contains_key(&link.index) {
+            self.differ(step, format!("link {name}: nothing looks at what the container sends"), vec![step.clone()]);
+        }
+    }
+
+    fn filter(&mut self, step: &Step, name: &str, wanted: &[Instruction]) {
+        let Some(link) = self.kernel.hub.link(name) else { return };
+        match self.kernel.hub.programs.get(&link.index).and_then(Option::as_deref) {
+            Some(program) if program == wanted => {}
+            None => _ = self.differ(step, format!("link {name}: without its filter"), vec![step.clone()]),
+            Some(_) => {
+                let remedy = format!("`tc qdisc del dev {name} ingress`, then `minirun network reload`");
+                self.tell(step, format!("link {name}: its filter is another one"), remedy);
+            }
+        }
+    }
+
+    fn bridge(&mut self, step: &Step, name: &str, mac: Mac, options: &[(&'static str, u32)]) {
+        let alias = self.steps.iter().find_map(|step| match step {
+            Step::SetAlias { link, alias } if link == name => Some(alias.as_str()),
+            _ => None,
+        });
+        let Some(link) = self.kernel.hub.link(name) else {
+            let at = self.differ(step, format!("bridge {name}: not there"), vec![step.clone()]);
+            self.lost.insert((Place::Hub, name.to_owned()), at);
+            return;
+        };
+        if !link.is_bridge || Some(link.alias.as_str()) != alias && link.mac != Some(mac) {
+            let remedy = format!("rename it (`ip link set {name} name NAME`) or delete it (`ip link del {name}`)");
+            let at = self.tell(
+                step,
+                format!("bridge {name}: the host has a link of that name that is not minirun's"),
+                remedy,
+            );
+            self.lost.insert((Place::Hub, name.to_owned()), at);
+            return;
+        }
+        if let Some(wrong) = wrong_mac(link, mac) {
+            let mend = Step::SetMac { place: Place::Hub, link: name.to_owned(), mac };
+            self.differ(step, format!("bridge {name}: {wrong}"), vec![mend]);
+        }
+        for (option, usual) in BRIDGE_DEFAULTS {
+            let value = options.iter().find(|(name, _)| *name == option).map_or(usual, |(_, value)| *value);
+            if let Some(wrong) = wrong_option(&link.bridge_options, option, value) {
+                let mend = Step::SetBridgeOption { link: name.to_owned(), option, value };
+                self.differ(step, format!("bridge {name}: {wrong}"), vec![mend]);
+            }
+        }
+    }
+
+    fn veth(&mut self, step: &Step, host: &str, mtu: u32, (peer, mac): (&str, Mac)) {
+        let ends = [(Place::Hub, host.to_owned()), (Place::Container, peer.to_owned())];
+        let Some(link) = self.kernel.hub.link(host) else {
+            if self.is_plugged(host) && self.has_end(peer, mac) {
+                return self.plugged_end(step, peer, (mac, mtu));
+            }
+            let at =
+                self.differ(step, format!("link {host}: not there, nor {peer} in the container"), vec![step.clone()]);
+            self.lost.extend(ends.map(|end| (end, at)));
+            return;
+        };
+        let inside = self.kernel.inside.map(|seen| seen.links.as_slice()).unwrap_or_default();
+        let other_end = |other: &&Link| other.is_veth && other.peer == Some(link.index);
+        let named = inside.iter().filter(other_end).find(|other| other.name == peer);
+        let Some(end) = named.or_else(|| inside.iter().find(other_end)) else {
+            let what = format!("link {host}: its other end is not in the container");
+            let at = self.tell(step, what, format!("`ip link del {host}`, then `minirun network reload`"));
+            self.lost.extend(ends.map(|end| (end, at)));
+            return;
+        };
+        if end.name != peer {
+            let mend = Step::Rename { link: end.name.clone(), name: peer.to_owned() };
+            self.differ(step, format!("link {peer}: called {}", end.name), vec![mend]);
+            self.called.insert(peer.to_owned(), end.name.clone());
+        }
+        for (place, name, link) in [(Place::Hub, host, link), (Place::Container, peer, end)] {
+            if let Some(wrong) = is_not("MTU", &link.mtu, &mtu) {
+                let mend = Step::SetMtu { place, link: name.to_owned(), mtu };
+                self.differ(step, format!("link {name}: {wrong}"), vec![mend]);
+            }
+        }
+        if let Some(wrong) = wrong_mac(end, mac) {
+            let mend = Step::SetMac { place: Place::Container, link: peer.to_owned(), mac };
+            self.differ(step, format!("link {peer}: {wrong}"), vec![mend]);
+        }
+    }
+
+    fn port(&mut self, step: &Step, name: &str, bridge: &str, alias: &str) {
+        let Some(link) = self.link(Place::Hub, name) else { return self.of_link(step, Place::Hub, name) };
+        if self.kernel.foreign.iter().any(|foreign| foreign == bridge) {
+            let at =
+                self.tell(step, format!("link {name}: no port of minirun's {bridge}"), format!("see bridge {bridge}"));
+            self.unplugged.insert(name.to_owned(), at);
+            return;
+        }
+        let is = link.bridge.map_or("nothing", |index| self.kernel.hub.name_of(index));
+        if is != bridge {
+            let what = format!("link {name}: not a port of {bridge} (is a port of {is})");
+            let at = self.differ(step, what, vec![step.clone()]);
+            self.unplugged.insert(name.to_owned(), at);
+            return;
+        }
+        if let Some(wrong) = is_not("alias", link.alias.as_str(), alias) {
+            let mend = Step::SetAlias { link: name.to_owned(), alias: alias.to_owned() };
+            self.differ(step, format!("link {name}: {wrong}"), vec![mend]);
+        }
+        // What is not asked for is what a new port has.
+        // The cost is that of a veth; a tunnel's follows from the link that it sends by.
+        let is_tunnel = link.tunnel.is_some();
+        for (option, value) in PORT_DEFAULTS.into_iter().filter(|(option, _)| !(is_tunnel && *option == "cost")) {
+            let asked = |step: &Step| matches!(step, Step::SetPortOption { link, option: other, .. } if link == name && *other == option);
+            if !self.steps.iter().any(asked) {
+                self.port_option(&[], name, (option, value));
+            }
+        }
+    }
+
+    /// `steps` begins with the step itself; the last one that sets an option counts.
+    fn port_option(&mut self, steps: &[Step], name: &str, (option, value): (&'static str, u32)) {
+        let same = |step: &&Step| matches!(step, Step::SetPortOption { link, option: other, .. } if link == name && *other == option);
+        let step = Step::SetPortOption { link: name.to_owned(), option, value };
+        let Some(link) = self.link(Place::Hub, name) else { return self.of_link(&step, Place::Hub, name) };
+        if steps.iter().filter(same).count() > 1 {
+            return;
+        }
+        if let Some(wrong) = wrong_option(&link.port_options, option, value) {
+            self.differ(&step, format!("link {name}: {wrong}"), vec![step.clone()]);
+        }
+    }
+
+    /// `later` are the steps that follow: the last one that makes a setting counts.
+    fn setting(&mut self, later: &[Step], step: &Step, (place, key, value): (Place, &str, &str)) {
+        let again = |step: &Step| matches!(step, Step::Sysctl { place: p, key: k, .. } if *p == place && k == key);
+        // Those of a link that is called otherwise are looked at once it has its name.
+        let renamed =
+            place == Place::Container && key.split('/').nth(3).is_some_and(|link| self.called.contains_key(link));
+        if renamed || later.iter().any(again) {
+            return;
+        }
+        match self.seen(place).and_then(|seen| seen.settings.get(key)) {
+            Some(Some(there)) if is_same(there, value) => {}
+            Some(Some(there)) => {
+                self.differ(step, format!("setting {key}: {there}, not {value}"), vec![step.clone()]);
+            }
+            _ => self.no_setting(step, place, key),
+        }
+    }
+
+    /// A setting that is not there.
+    fn no_setting(&mut self, step: &Step, place: Place, key: &str) {
+        let link = key.split('/').nth(3).filter(|_| key.contains("/conf/")).unwrap_or_default();
+        // With a smaller MTU there is no IPv6 on a link.
+        if self.link(place, link).is_some_and(|link| link.mtu < 1280 && key.starts_with("net/ipv6/")) {
+            return;
+        }
+        // That of a bridge that is gone comes back with it.
+        let is_gone = !link.is_empty() && self.link(place, link).is_none();
+        if let Some(last) = self.found.last_mut().filter(|last| is_gone && last.remedy.is_none()) {
+            return last.steps.push(step.clone());
+        }
+        self.tell(step, format!("setting {key}: not there"), "see whether the kernel has it".into());
+    }
+
+    fn rules(&mut self, place: Place, step: &Step, change: &Change) {
+        let right = match self.tables.get(&place) {
+            Some(right) => *right,
+            None => {
+                let right = self.table(place, step);
+                self.tables.insert(place, right);
+                right
+            }
+        };
+        // Where it is made anew, its elements are made with it.
+        let table = self.seen(place).and_then(|seen| seen.table.as_ref());
+        if let (true, Some(table), Change::AddElement(element)) = (right, table, change) {
+            self.element(place, step, table, element);
+        }
+    }
+
+    /// Whether the table of a place is as it should be, but for the elements.
+    fn table(&mut self, place: Place, step: &Step) -> bool {
+        let of = |step: &'a Step| match (place, step) {
+            (Place::Hub, Step::Nft(change)) | (Place::Container, Step::NftInside(change)) => Some(change),
+            _ => None,
+        };
+        let changes: Vec<&Change> = self.steps.iter().filter_map(of).collect();
+        if !changes.contains(&&Change::AddTable) {
+            return true;
+        }
+        let table = self.seen(place).and_then(|seen| seen.table.as_ref());
+        let wrong = match table {
+            None => Some("not there".to_owned()),
+            Some(table) => table.differs(&changes),
+        };
+        let Some(wrong) = wrong else { return true };
+        let (all, delete) = match place {
+            Place::Hub => (self.kernel.table.to_vec(), Step::Nft(Change::DeleteTable)),
+            Place::Container => (
+                self.steps.iter().filter(|step| matches!(step, Step::NftInside(_))).cloned().collect(),
+                Step::NftInside(Change::DeleteTable),
+            ),
+        };
+        let steps = table.map(|_| delete).into_iter().chain(all).collect();
+        self.differ(step, format!("nftables table `inet {TABLE}`: {wrong}"), steps);
+        false
+    }
+
+    fn element(&mut self, place: Place, step: &Step, table: &Whole, element: &Element) {
+        let text = explain::element_text(element, true);
+        match table.has(element) {
+            Has::Same => {}
+            Has::Nothing => {
+                self.differ(step, format!("nftables set without {text}"), vec![step.clone()]);
+            }
+            Has::Other => {
+                let delete = Change::DeleteElement(element.clone());
+                let delete = if place == Place::Hub { Step::Nft(delete) } else { Step::NftInside(delete) };
+                let what = format!("nftables set has another element than {text}");
+                self.differ(step, what, vec![delete, step.clone()]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_on_a_link_that_is_gone_is_a_part_of_that() {
+        let hub = Seen::default();
+        let steps = [
+            Step::AddBridge { name: "b".into(), mac: [2; 6], options: vec![] },
+            Step::SetUp { place: Place::Hub, link: "b".into() },
+            Step::Sysctl { place: Place::Hub, key: "net/ipv4/conf/b/forwarding".into(), value: "1".into() },
+        ];
+        let kernel = Kernel { hub: &hub, inside: None, table: &[], foreign: &[], plugged: &[] };
+        let found = differences(&steps, kernel, &|_| "net".into());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].steps, steps);
+        assert_eq!(found[0].mend(None), "minirun network reload");
+    }
+}
