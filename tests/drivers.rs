@@ -6,7 +6,8 @@ mod host;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use host::{
-    ALL, By, GATEWAY, GATEWAY6, HOST, Host, Mirror, NONE, OUTSIDE, Output, UPLINK_MTU, asks, host_test, kill_hard, ways,
+    ALL, By, GATEWAY, GATEWAY6, HOST, Host, Mirror, NONE, OUTSIDE, Output, Snapshot, UPLINK_MTU, asks, host_test,
+    in_network, kill_hard, ways,
 };
 use serde_json::{Value, json};
 
@@ -619,6 +620,185 @@ host_test!(a_tunnel_goes_and_comes_with_its_network, within 120, |host| {
     host.settle();
 });
 
+/// All is as it should be.
+#[track_caller]
+fn sound(host: &Host) {
+    let said = host.minirun(["network", "verify"]).run();
+    assert!(said.code == 0 && said.stdout.ends_with("as they should be\n"), "{said}");
+}
+
+/// Each of the changes is found, named and mended, and then there is what there was before.
+#[track_caller]
+fn mended(host: &Host, containers: &[&str], changes: &[(String, &[&str])]) {
+    let look = || -> Vec<Snapshot> {
+        let inside = containers.iter().map(|name| in_network(&network_of(host.pid_of(name)), Snapshot::of_network));
+        std::iter::once(Snapshot::of_network()).chain(inside).collect()
+    };
+    for (command, words) in changes {
+        sound(host);
+        let before = look();
+        host.sh(command).ok();
+        let said = host.minirun(["network", "verify"]).run();
+        assert!(said.code == 1 && words.iter().all(|word| said.stdout.contains(word)), "{command}: {words:?}: {said}");
+        host.minirun(["network", "reload"]).ok();
+        sound(host);
+        let differences: Vec<String> =
+            look().iter().zip(&before).flat_map(|(now, then)| now.differences(then)).collect();
+        assert!(differences.is_empty(), "{command}:\n  {}", differences.join("\n  "));
+    }
+}
+
+/// What cannot be mended is told, with what to do about it.
+#[track_caller]
+fn told(host: &Host, command: &str, words: &[&str], remedy: &str) {
+    host.sh(command).ok();
+    let said = host.minirun(["network", "verify"]).run();
+    assert!(said.code == 1 && words.iter().all(|word| said.stdout.contains(word)), "{command}: {words:?}: {said}");
+    assert_eq!(host.minirun(["network", "reload"]).run().code, 1, "{command}");
+    host.sh(remedy).ok();
+    host.minirun(["network", "reload"]).ok();
+    sound(host);
+}
+
+host_test!(links_on_a_parent_are_compared_and_mended, within 120, |host| {
+    host.has_had_networks();
+    host.network(&LAN, "lan");
+    host.sh("ip link add p0 mtu 1400 type veth peer name p1; ip link set p0 up addrgenmode none").ok();
+    let pid = host.member(&["--net=lan"], "one").pid;
+    host.member(&["--net=lan:ifname=lan0,mtu=1300,mac=02:00:00:00:00:07", "--net=bridge:gw-prio=1"], "two");
+    sound(host);
+    let inside = |command: &str| format!("nsenter -t {pid} -n ip {command}");
+    mended(host, &["one", "two"], &[
+        (inside("link del eth0"), &["one: link eth0: not there"]),
+        (inside("link set eth0 address 02:00:00:00:00:09"), &["one: link eth0: hardware address 02:00:00:00:00:09"]),
+        (inside("link set eth0 mtu 1300"), &["one: link eth0: MTU 1300, not 1400"]),
+        (inside("link set eth0 down"), &["one: link eth0: down"]),
+        (inside("link set eth0 name x0"), &["one: link eth0: called x0"]),
+        (inside("link set eth0 type macvlan mode private"), &["one: link eth0: mode private, not bridge"]),
+        (inside("route del default"), &["one: default route: none by 192.0.2.1"]),
+        (inside("-6 addr flush dev eth0"), &["one: link eth0: without its address 2001:db8:1::c0/64"]),
+        (
+            inside("link del eth0") + &format!("; ip link add link p0 name eth0 netns {pid} type macvlan mode bridge"),
+            &["one: link eth0: not on eth0"],
+        ),
+        (inside("link del eth0; ") + &inside("link add eth0 type bridge"), &["one: link eth0: no macvlan link"]),
+    ]);
+    told(
+        host,
+        "ip link set eth0 name e9",
+        &["one: link eth0: its parent eth0 is no link of this host", "two: link lan0: its parent"],
+        "ip link set e9 name eth0",
+    );
+    host.sh("ip link del p0").ok();
+    host.remove_networks(&["lan"]);
+});
+
+host_test!(tunnels_are_compared_and_mended, within 120, |host| {
+    host.has_had_networks();
+    let remotes = ["--remote=192.0.2.9", "--remote=192.0.2.10", "--opt=vni=42", "--opt=path_cost=7"];
+    host.network(&[&["--driver=vxlan", "--subnet=10.9.0.0/24"], &remotes[..]].concat(), "far");
+    host.network(&["--driver=vxlan", "--opt=group=239.1.1.1", "--opt=dev=eth0", "--opt=vni=45"], "many");
+    host.member(&["--net=far", "--net=many"], "one");
+    sound(host);
+    let entry = "00:00:00:00:00:00 dev vx-far dst";
+    let anew = |kind: &str| format!("ip link del vx-far; ip link add vx-far mtu 1350 type {kind}");
+    let own = "; ip link set vx-far alias minirun:network:far master mr-far up addrgenmode none";
+    mended(host, &["one"], &[
+        ("ip link del vx-far".into(), &["far: tunnel vx-far: not there"]),
+        ("ip link del vx-many".into(), &["many: tunnel vx-many: not there"]),
+        ("ip link set vx-far nomaster".into(), &["far: link vx-far: not a port of mr-far (is a port of nothing)"]),
+        ("ip link set vx-far down".into(), &["far: link vx-far: down; ip link set vx-far up"]),
+        ("ip link set vx-far mtu 1300".into(), &["far: tunnel vx-far: MTU 1300, not 1350"]),
+        ("ip link set vx-far alias x".into(), &["far: link vx-far: alias x, not minirun:network:far"]),
+        (format!("bridge fdb del {entry} 192.0.2.10"), &["far: tunnel vx-far: does not lead to 192.0.2.10"]),
+        (format!("bridge fdb del {entry} 192.0.2.9"), &["far: tunnel vx-far: does not lead to 192.0.2.9"]),
+        (anew("vxlan id 43 dstport 4789 remote 192.0.2.9") + own, &["far: tunnel vx-far: number 43, not 42"]),
+        (anew("vxlan id 42 dstport 4790 remote 192.0.2.9") + own, &["far: tunnel vx-far: UDP port 4790, not 4789"]),
+        (anew("vxlan id 42 dstport 4789 remote 192.0.2.8") + own, &["first remote 192.0.2.8, not 192.0.2.9"]),
+        ("bridge link set dev vx-far isolated on".into(), &["far: link vx-far: isolated 1, not 0"]),
+    ]);
+    let (append, del) = (format!("bridge fdb append {entry} 192.0.2.77"), format!("bridge fdb del {entry} 192.0.2.77"));
+    told(host, &append, &["far: tunnel vx-far: leads to 192.0.2.77 too", &del], &del);
+    told(
+        host,
+        "ip link del vx-far; ip link add vx-far type bridge",
+        &["far: tunnel vx-far: the host has a link of that name that is not minirun's"],
+        "ip link del vx-far",
+    );
+    // What of a bridge can be set is set there too, and not at the tunnel's port.
+    host.minirun(["network", "set", "far", "path_cost=9", "hello_time=300"]).ok();
+    sound(host);
+    names_all(&host.minirun(["network", "set", "far", "vni=7"]).run(), &["`vni=7`", "no such option"]);
+    host.remove_networks(&["far", "many"]);
+});
+
+host_test!(cables_are_compared_and_mended, within 120, |host| {
+    host.has_had_networks();
+    host.network(&["--driver=ptp", "--ipv6"], "cable");
+    names_all(&host.minirun(["run", "--net=cable:spoof", "busybox", "true"]).run(), &["spoof cannot be had", "ptp"]);
+    let pid = host.member(&["--net=cable"], "one").pid;
+    // Also while the other end waits.
+    let inside = |command: &str| format!("nsenter -t {pid} -n ip {command}");
+    mended(host, &["one"], &[
+        ("ip link set mr-cable alias x".into(), &["one: link mr-cable: alias x, not minirun:network:cable"]),
+        ("ip link del mr-cable".into(), &["one: link mr-cable: not there, nor eth0 in the container"]),
+    ]);
+    let second = host.member(&["--net=cable:ifname=wire0", "--net=bridge"], "two").pid;
+    let of_second = |command: &str| format!("nsenter -t {second} -n ip {command}");
+    joined(host, "one", "two");
+    mended(host, &["one", "two"], &[
+        (inside("link set eth0 mtu 1300"), &["one: link eth0: MTU 1300, not 1500"]),
+        (inside("link set eth0 down"), &["one: link eth0: down"]),
+        (inside("link set eth0 name x0"), &["one: link eth0: called x0"]),
+        (of_second("link set wire0 address 02:00:00:00:00:09"), &["two: link wire0: hardware address 02:00"]),
+        (inside("link del eth0"), &["one: link mr-cable: not there, nor eth0", "two: link wire0: not there, its end"]),
+        (of_second("link set wire0 netns $$ name mr-cable"), &["two: link wire0: not there, its end of the cable"]),
+    ]);
+    joined(host, "one", "two");
+    // Whoever is left has lost its end, and gets it back; the next one finds it.
+    host.minirun(["rm", "-f", "two"]).ok();
+    host.soon("the cable goes", || !inside_of(host, pid).contains("eth0"));
+    let said = host.minirun(["network", "verify"]).run();
+    assert!(said.code == 1 && said.stdout.contains("one: link mr-cable: not there, nor eth0"), "{said}");
+    host.minirun(["network", "reload"]).ok();
+    sound(host);
+    host.member(&["--net=cable"], "three");
+    joined(host, "one", "three");
+    sound(host);
+    for arguments in [&["network", "set", "cable", "stp=on"][..], &["network", "inspect", "--stp", "cable"]] {
+        names_all(&host.minirun(arguments.iter().copied()).run(), &["driver ptp", "no bridge"]);
+    }
+    names_all(&host.minirun(["network", "set-port", "one", "isolated=on"]).run(), &["driver ptp", "no port of a bridge"]);
+    host.remove_networks(&["cable"]);
+});
+
+/// The links in the network of a process.
+fn inside_of(host: &Host, pid: u32) -> String {
+    host.sh(&format!("nsenter -t {pid} -n ip -o link")).ok()
+}
+
+host_test!(doctor_and_graph_know_them, |host| {
+    host.has_had_networks();
+    let healthy = |host: &Host| {
+        let said = host.minirun(["doctor", "--format", "json"]).run();
+        let said: Value = serde_json::from_str(&said.stdout).expect("JSON");
+        said
+    };
+    let before = healthy(host);
+    host.network(&LAN, "lan");
+    host.network(&["--driver=ptp"], "cable");
+    host.network(&["--driver=vxlan", "--remote=192.0.2.9"], "far");
+    host.member(&["--net=lan"], "one");
+    host.member(&["--net=cable", "--net=far"], "two");
+    host.member(&["--net=cable"], "three");
+    assert_eq!(healthy(host), before);
+    let graph = host.minirun(["graph"]).ok();
+    for word in ["one", "two", "three", "vx-far", "macvlan"] {
+        assert!(graph.contains(word), "{word}: {graph}");
+    }
+    host.remove_networks(&["lan", "cable", "far"]);
+});
+
 /// The script of `--dry-run` for a container of that name, typed by hand.
 fn by_hand(host: &Host, name: &str, net: &str) {
     let script = host.minirun(["run", "--dry-run", "--name", name, &format!("--net={net}"), "busybox", "true"]).ok();
@@ -637,7 +817,7 @@ host_test!(what_is_printed_makes_the_same, within 120, |host| {
         by_hand(host, name, net);
     }
     let lan = Mirror::of_lan(host, PORTS);
-    let seen = host::in_network("/run/netns/one", || asks(By::Tcp, OUTSIDE, 7000));
+    let seen = in_network("/run/netns/one", || asks(By::Tcp, OUTSIDE, 7000));
     assert_eq!(seen, Some([192, 0, 2, 192].into()));
     drop(lan);
     assert!(host.sh("ip -n two -o addr show eth0").ok().contains("10.88.0.1/30"));

@@ -180,7 +180,7 @@ impl Part<'_> {
             }
         }
         if self.guarded {
-            let members = self.interfaces.iter().flat_map(|own| rules::members(&own.name, own.address, own.address6));
+            let members = self.interfaces.iter().zip(bridges).flat_map(|(own, bridge)| bridge.members(own));
             steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
         }
         steps

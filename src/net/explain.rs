@@ -72,7 +72,7 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             index_text(*index),
             colons(mac)
         )],
-        Step::DeleteLink { place, link } => vec![format!("{} link del {link}", ip(place))],
+        Step::DeleteLink { place, link } => vec![format!("{} link del {link} 2>/dev/null || :", ip(place))],
         Step::SetPort { link, bridge, alias } => vec![format!("ip link set {link} master {bridge} alias {alias}")],
         Step::SetPortOption { link, option, value } => {
             let value = match (*option, *value) {

@@ -183,6 +183,7 @@ impl Intent {
             | Step::AddAddress { link, .. }
             | Step::NoLinkLocal { link, .. }
             | Step::SetPort { link, .. }
+            | Step::SetPortOption { link, .. }
             | Step::AddVxlan { name: link, .. }
             | Step::AddFlood { link, .. }
             | Step::SetUp { link, .. } => {

@@ -156,8 +156,11 @@ fn remote(entry: &NeighbourMessage) -> Option<IpAddr> {
     for attribute in &entry.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(mac) => all = mac.iter().all(|byte| *byte == 0),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(own)) => remote = Some(IpAddr::from(*own)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(own)) => remote = Some(IpAddr::from(*own)),
+            // The message is one of bridges, and so does not say of which version its addresses are.
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+                let four = <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
+                remote = four.or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from)).ok();
+            }
             _ => {}
         }
     }

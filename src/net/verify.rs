@@ -93,9 +93,15 @@ impl<'a> Comparison<'a> {
         let of = |place: Place, link: &str| self.lost.get(&(place, link.to_owned())).copied();
         let at = match step {
             Step::SetPortOption { link, .. } => of(Place::Hub, link).or_else(|| self.unplugged.get(link).copied()),
-            Step::AddDefaultRoute { .. } => {
-                let inside = |key: &(Place, String)| key.0 == Place::Container;
-                self.lost.iter().find(|(key, _)| inside(key)).map(|(_, at)| *at)
+            Step::AddDefaultRoute { gateway } => {
+                // It goes with the link that its router is behind.
+                let link = self.steps.iter().find_map(|step| match step {
+                    Step::AddAddress { place: Place::Container, link, address } if address.contains(gateway) => {
+                        Some(link)
+                    }
+                    _ => None,
+                });
+                link.and_then(|link| of(Place::Container, link))
             }
             Step::Sysctl { place, key, .. } => key.split('/').nth(3).and_then(|link| of(*place, link)),
             Step::SetAlias { link, .. }
