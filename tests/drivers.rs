@@ -796,6 +796,7 @@ host_test!(doctor_and_graph_know_them, |host| {
     for word in ["one", "two", "three", "vx-far", "macvlan"] {
         assert!(graph.contains(word), "{word}: {graph}");
     }
+    assert!(!graph.contains("one, one"), "{graph}");
     host.remove_networks(&["lan", "cable", "far"]);
 });
 
