@@ -130,7 +130,7 @@ host_test!(what_a_network_cannot_be, within 120, |host| {
     refused(host, &["--subnet=10.70.0.0/24", "--gateway=10.70.0.0", "x"], &["--gateway 10.70.0.0"]);
     refused(host, &["--subnet=fd70::/64", "--gateway=fd71::1", "x"], &["fd71::1"]);
     refused(host, &["--subnet=10.70.0.0/24", "--ip-range=10.71.0.0/28", "x"], &["--ip-range 10.71.0.0/28"]);
-    refused(host, &["--driver=macvlan", "x"], &["macvlan", "bridge"]);
+    refused(host, &["--driver=colour", "x"], &["colour", "bridge"]);
     for (option, word) in [("stp", "KEY=VALUE"), ("colour=red", "hello_time"), ("stp=2", "from 0 to 1"), ("hello_time=5", "100")] {
         refused(host, &["--opt", option, "x"], &[option, word]);
     }

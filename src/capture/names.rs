@@ -30,7 +30,10 @@ impl Names {
     /// Adds those of a container.
     pub fn add(&mut self, record: &Record) {
         for interface in &record.interfaces {
-            self.of.entry(interface.gateway.into()).or_insert_with(|| HOST.to_owned());
+            // On a LAN the router is another machine.
+            if let Some(gateway) = interface.gateway.filter(|_| interface.driver.has_bridge()) {
+                self.of.entry(gateway.into()).or_insert_with(|| HOST.to_owned());
+            }
             for address in interface.addresses() {
                 self.of.insert(address, record.name.clone());
                 let others = [&record.id].into_iter().chain(&interface.aliases);

@@ -104,7 +104,8 @@ fn interface(interface: &Interface) -> Value {
     json!({
         "network": interface.network,
         "name": interface.name,
-        "host_name": interface.host,
+        "driver": interface.driver,
+        "host_name": (!interface.host.is_empty()).then_some(&interface.host),
         "mac_address": colons(&interface.mac),
         "ip_address": interface.address.addr(),
         "ip_prefix_len": interface.address.prefix_len(),

@@ -20,8 +20,8 @@ use crate::{bundle, holder, launch, reaper, sys, terminal};
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root, root)?;
-        let Network { mode, host_steps, steps, .. } = &network;
-        let script = Script { mode, container: Some(&name), host_steps, steps };
+        let Network { mode, host_steps, steps, again, .. } = &network;
+        let script = Script { mode, container: Some(&name), again, host_steps, steps };
         let text = match args.explain {
             Some(Explain::Json) => format!("{:#}\n", script.json()),
             _ => script.text(),
@@ -98,6 +98,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use crate::net::definition::Definition;
+    use crate::net::driver::Beside;
     use crate::net::hub::{Link, View};
     use crate::net::network::{self, Bridge, mac_of};
     use crate::net::{Attachment, Interface, Mode};
@@ -115,11 +116,12 @@ mod tests {
         let interface = Interface {
             network: definition.name.clone(),
             name: "eth0".into(),
+            driver: definition.driver,
             host: "mr0123456789ab".into(),
             mac: mac_of(address),
             address: ipnet::Ipv4Net::new_assert(address, definition.gateway.prefix_len()),
             address6: definition.gateway6.map(|net| network::same_network6(net, "fd00::2".parse().unwrap())),
-            gateway: definition.gateway.addr(),
+            gateway: definition.router(),
             default_route: !definition.internal,
             default_route6: !definition.internal && definition.gateway6.is_some(),
             mtu: 1400,
@@ -130,10 +132,11 @@ mod tests {
             spoof: false,
         };
         let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);
-        let bridge = Bridge { definition, link: None, addressed: false, addressed6: false };
+        let beside = Beside::Nothing;
+        let bridge = Bridge { definition, link: None, addressed: false, addressed6: false, beside };
         let steps = bridge.attach(view, "0123456789ab", &interface);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
-        Script { mode: &mode, container: Some("web"), host_steps: &missing, steps: &steps }.text()
+        Script { mode: &mode, container: Some("web"), again: &[], host_steps: &missing, steps: &steps }.text()
     }
 
     fn default_network() -> Definition {
@@ -168,7 +171,7 @@ mod tests {
     #[test]
     fn host_has_nothing_to_do() {
         insta::assert_snapshot!(
-            Script { mode: &Mode::Host, container: Some("web"), host_steps: &[], steps: &[] }.text()
+            Script { mode: &Mode::Host, container: Some("web"), again: &[], host_steps: &[], steps: &[] }.text()
         );
     }
 }

@@ -85,7 +85,7 @@ pub fn bridge_ports(sight: &mut Sight) -> Result<Vec<Trouble>> {
     let mut troubles = Vec::new();
     for network in &sight.networks {
         let Some(bridge) = sight.view.link(&network.link) else { continue };
-        let ports = sight.rtnl.count_ports(bridge.index)? as u64;
+        let ports = sight.rtnl.count_ports(bridge.index, None)? as u64;
         let what = format!("ports of bridge `{}` are taken", network.link);
         troubles.extend(used(ports, MOST_PORTS, &what, "minirun network create another".into()));
     }

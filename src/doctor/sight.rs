@@ -35,7 +35,7 @@ pub struct Sight {
     pub view: View,
     /// The state directory.
     pub root: PathBuf,
-    /// The networks that are defined, and the one that is there in any case: as it is, or as it would be made.
+    /// The networks that are defined and have a bridge, and the one that is there in any case: as it is, or as it would be made.
     pub networks: Vec<Definition>,
     /// The containers, those that run, were killed or are kept.
     pub containers: Vec<Kept>,
@@ -56,6 +56,8 @@ impl Sight {
             Ok(Some(network)) => network.gateway,
             _ => pool::for_default_network(&look::taken(&mut rtnl, &[], &networks)?)?,
         };
+        // Of a network without a bridge nothing is on the host.
+        networks.retain(|network| network.driver.has_bridge());
         networks.insert(0, Definition::default_network(gateway));
         let links: Vec<&str> = networks.iter().map(|network| network.link.as_str()).collect();
         let mut view = View::take(&mut rtnl, &links, &[])?;

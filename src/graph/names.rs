@@ -58,8 +58,9 @@ impl Names {
             let (names, ids) = own.iter().cloned().unzip();
             let kind = if host { Kind::Host } else { Kind::Minirun };
             let names: Vec<String> = names;
-            let more = files.into_iter().filter(|_| !host);
-            return Called { kind, names: names.into_iter().chain(more).collect(), ids };
+            // Its file is called after the container.
+            let more: Vec<String> = files.into_iter().filter(|file| !host && !names.contains(file)).collect();
+            return Called { kind, names: [names, more].concat(), ids };
         }
         if host {
             return Called { kind: Kind::Host, ..Called::default() };

@@ -9,6 +9,8 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::libc;
@@ -19,7 +21,12 @@ use super::nft;
 use super::rtnl::{self, Refused, Request, Rtnl};
 use super::step::{Place, Step};
 use super::table::{Change, GUARDED};
+use super::vxlan::Tunnel;
 use crate::error::Advice;
+
+/// How long the kernel may take to take a link away whose namespace has gone, and how often it is asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Applies steps and remembers what it did.
 #[derive(Debug)]
@@ -110,6 +117,7 @@ impl<'a> Applier<'a> {
                     self.done.push(step.clone());
                 }
             }
+            Some(Way::Delete) => group.iter().try_for_each(|step| self.delete(step))?,
             // The container's own process does these (`init.rs`).
             Some(Way::Inside) | None => {}
         }
@@ -125,7 +133,11 @@ impl<'a> Applier<'a> {
         };
         for step in &self.done {
             match step {
-                Step::AddVeth { peer, .. } => self.container.as_ref().map_or(Ok(true), |socket| look(socket, peer))?,
+                Step::AddVeth { peer: link, .. }
+                | Step::AddMacvlan { name: link, .. }
+                | Step::MoveLink { name: link, .. } => {
+                    self.container.as_ref().map_or(Ok(true), |socket| look(socket, link))?
+                }
                 Step::SetPort { link, bridge, .. } => look(self.hub, link).and(look(self.hub, bridge))?,
                 _ => continue,
             };
@@ -165,12 +177,20 @@ impl<'a> Applier<'a> {
             }
             batch.push(self.request(step)?);
             match step {
-                Step::AddVeth { peer, peer_index, .. } if *peer_index != 0 => {
-                    self.indices.insert((Place::Container, peer.clone()), *peer_index);
+                Step::AddVeth { peer: name, peer_index: index, .. } | Step::AddMacvlan { name, index, .. }
+                    if *index != 0 =>
+                {
+                    self.indices.insert((Place::Container, name.clone()), *index);
+                }
+                Step::SetUp { place: Place::Container, link } if self.is_on_a_parent(link) => {
+                    batch.pop();
+                    self.flush(place, &steps[sent..at], std::mem::take(&mut batch))?;
+                    self.set_up_when_free(step, link)?;
+                    sent = at + 1;
                 }
                 // The kernel goes on after a refused request: where somebody else has a bridge of this name, what follows
                 // would change theirs.
-                Step::AddBridge { .. } => {
+                Step::AddBridge { .. } | Step::AddVxlan { .. } => {
                     self.flush(place, &steps[sent..=at], std::mem::take(&mut batch))?;
                     sent = at + 1;
                 }
@@ -178,6 +198,26 @@ impl<'a> Applier<'a> {
             }
         }
         self.flush(place, &steps[sent..], batch)
+    }
+
+    fn is_on_a_parent(&self, link: &str) -> bool {
+        self.done.iter().any(|step| matches!(step, Step::AddMacvlan { name, .. } if name == link))
+    }
+
+    /// Sets a link on a parent up. Two on one parent cannot have the same hardware address, and the one of the container that
+    /// had the address before is taken away a moment after its end.
+    fn set_up_when_free(&mut self, step: &Step, link: &str) -> Result<()> {
+        let Some(socket) = self.container.as_mut() else { bail!("configure the container's network: no socket in it") };
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match socket.batch(vec![rtnl::set_up(link)]) {
+                Err(refused) if refused.errno == libc::EADDRINUSE && Instant::now() < end => sleep(INTERVAL),
+                Err(refused) => return Err(told(&refused, Some(step))),
+                Ok(()) => break,
+            }
+        }
+        self.done.push(step.clone());
+        Ok(())
     }
 
     /// Sends a request a step, and remembers the steps that were done: all but a refused one.
@@ -219,6 +259,18 @@ impl<'a> Applier<'a> {
             Step::AddFilter { link, origin } => rtnl::add_filter(self.index(Place::Hub, link)?, &origin.program()),
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
+            Step::AddMacvlan { parent, mode, name, mac, mtu, index } => {
+                let mac = Some(*mac).filter(|_| *mode != "passthru");
+                rtnl::add_macvlan(self.index(Place::Hub, parent)?, mode, name, mac, *mtu, *index, self.pid)
+            }
+            Step::AddVxlan { name, mtu, tunnel } => {
+                let dev = tunnel.dev.as_ref().map(|dev| self.index(Place::Hub, dev)).transpose()?;
+                rtnl::add_vxlan(name, *mtu, tunnel, dev)
+            }
+            Step::AddFlood { link, remote } => rtnl::add_flood(self.index(Place::Hub, link)?, *remote),
+            Step::MoveLink { link, name, mac, mtu, index } => {
+                rtnl::move_link(self.index(Place::Hub, link)?, name, *mac, *mtu, *index, self.pid)
+            }
             Step::SetBridgeOption { link, option, value } => rtnl::set_bridge_option(link, option, *value),
             Step::Shape { place, link, rate, burst } => rtnl::shape(self.index(*place, link)?, *rate, *burst),
             Step::SetMtu { link, mtu, .. } => rtnl::set_mtu(link, *mtu),
@@ -226,7 +278,12 @@ impl<'a> Applier<'a> {
             Step::Rename { link, name } => rtnl::rename(self.index(Place::Container, link)?, name),
             Step::ReplaceDefaultRoute { gateway } => rtnl::replace_default_route(*gateway),
             Step::AddDefaultRoute { gateway } => rtnl::add_default_route(*gateway),
-            Step::Lend { .. } | Step::AddTap { .. } | Step::Sysctl { .. } | Step::Nft(_) | Step::NftInside(_) => {
+            Step::DeleteLink { .. }
+            | Step::Lend { .. }
+            | Step::AddTap { .. }
+            | Step::Sysctl { .. }
+            | Step::Nft(_)
+            | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
             }
         })
@@ -235,9 +292,13 @@ impl<'a> Applier<'a> {
     fn needs_index(&self, step: &Step) -> Option<(Place, String)> {
         match step {
             Step::AddAddress { place, link, .. } | Step::Shape { place, link, .. } => Some((*place, link.clone())),
-            Step::SetPort { bridge: link, .. } | Step::AddIngress { link } | Step::AddFilter { link, .. } => {
-                Some((Place::Hub, link.clone()))
-            }
+            Step::SetPort { bridge: link, .. }
+            | Step::AddIngress { link }
+            | Step::AddFilter { link, .. }
+            | Step::AddMacvlan { parent: link, .. }
+            | Step::AddVxlan { tunnel: Tunnel { dev: Some(link), .. }, .. }
+            | Step::AddFlood { link, .. }
+            | Step::MoveLink { link, .. } => Some((Place::Hub, link.clone())),
             Step::Rename { link, .. } => Some((Place::Container, link.clone())),
             _ => None,
         }
@@ -255,9 +316,22 @@ impl<'a> Applier<'a> {
         Ok(index)
     }
 
+    /// Deletes a link; one that has gone meanwhile is no error.
+    fn delete(&mut self, step: &Step) -> Result<()> {
+        let Step::DeleteLink { place, link } = step else { return Ok(()) };
+        let socket = if *place == Place::Hub { Some(&mut *self.hub) } else { self.container.as_mut() };
+        let Some(socket) = socket else { return Ok(()) };
+        let Some(index) = socket.index_of(link)? else { return Ok(()) };
+        self.indices.remove(&(*place, link.clone()));
+        match socket.batch(vec![rtnl::delete_link(index)]) {
+            Err(refused) if refused.errno != libc::ENODEV => Err(told(&refused, Some(step))),
+            _ => Ok(()),
+        }
+    }
+
     fn undo_one(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::AddBridge { name, .. } | Step::AddVeth { host: name, .. } => {
+            Step::AddBridge { name, .. } | Step::AddVxlan { name, .. } | Step::AddVeth { host: name, .. } => {
                 let Some(index) = self.hub.index_of(name)? else { return Ok(()) };
                 match self.hub.batch(vec![rtnl::delete_link(index)]) {
                     Err(refused) if refused.errno != libc::ENODEV => {
@@ -322,6 +396,7 @@ enum Way {
     Sysctl,
     Tun,
     Lending,
+    Delete,
     Inside,
 }
 
@@ -330,6 +405,7 @@ fn way(step: &Step) -> Way {
         Step::Nft(_) => Way::Nft,
         Step::AddTap { .. } => Way::Tun,
         Step::Lend { .. } => Way::Lending,
+        Step::DeleteLink { .. } => Way::Delete,
         Step::Sysctl { place: Place::Hub, .. } => Way::Sysctl,
         Step::Sysctl { place: Place::Container, .. } | Step::NftInside(_) => Way::Inside,
         other => Way::Rtnl(other.place()),
@@ -374,6 +450,30 @@ pub fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
         }
         (libc::EOPNOTSUPP, Some(Step::AddVeth { .. })) => {
             error.remedy("this kernel lacks veth pairs: load module `veth`")
+        }
+        (libc::EOPNOTSUPP, Some(Step::AddMacvlan { .. })) => {
+            error.remedy("this kernel lacks macvlan: load module `macvlan`")
+        }
+        (libc::EOPNOTSUPP, Some(Step::AddVxlan { .. })) => {
+            error.remedy("this kernel lacks tunnels of this kind: load module `vxlan`")
+        }
+        (libc::EINVAL, Some(Step::AddMacvlan { parent, mode, .. })) => error.remedy(if *mode == "passthru" {
+            format!("mode passthru takes `{parent}` as a whole: another link is on it, see `minirun network inspect`")
+        } else {
+            format!("another link has `{parent}` as a whole (mode passthru), or it can have no such links")
+        }),
+        (libc::EBUSY, Some(Step::AddMacvlan { parent, .. })) => error.remedy(format!(
+            "something else takes what comes in by `{parent}`: a bridge or bond that it is a port of, or an ipvlan link"
+        )),
+        (libc::EEXIST, Some(Step::AddVxlan { tunnel, .. })) => error.remedy(format!(
+            "the host has a tunnel with number {} at port {}, or another program's socket there: `ip -d link show type vxlan`",
+            tunnel.vni, tunnel.port
+        )),
+        (libc::EADDRINUSE, Some(Step::SetUp { place: Place::Container, .. })) => {
+            error.remedy("another link on the same parent has its hardware address: choose another one, mac=")
+        }
+        (libc::EADDRINUSE, Some(Step::SetUp { .. })) => {
+            error.remedy("another program has the tunnel's UDP port: see `ss -lun`, or choose another: --opt port=")
         }
         (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::AddIngress { .. } | Step::AddFilter { .. })) => {
             error.remedy("this kernel lacks filters at a link's entry: load modules `sch_ingress` and `cls_bpf`")

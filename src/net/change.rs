@@ -20,7 +20,6 @@ use super::names::Resolvers;
 use super::ports::delete;
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
-use super::rules;
 use super::step::{PORT_OPTIONS, Step};
 use super::table::Change;
 use super::wish::Wish;
@@ -98,18 +97,20 @@ impl Network {
             bail!("disconnect network `{network}`: the container is not on it");
         };
         let targets: Vec<IpAddr> = self.interfaces[at].addresses().collect();
-        let link = &self.interfaces[at].host;
-        if let Some(index) = hub.rtnl.index_of(link)? {
-            let deleted = hub.rtnl.batch(vec![rtnl::delete_link(index)]);
-            deleted.map_err(|refused| refused.error.context(format!("delete link `{link}`")))?;
+        let own = &self.interfaces[at];
+        if own.driver.has_bridge() {
+            delete_link(&mut hub.rtnl, &own.host)?;
+        } else {
+            in_namespace(pid, || delete_link(&mut Rtnl::open()?, &own.name).map(|()| vec![]))?;
         }
         let gone = self.interfaces.remove(at);
         if self.own.guarded {
-            let members = rules::members(&gone.name, gone.address, gone.address6);
+            let members = hub.bridges[at].members(&gone);
             change_inside(pid, &members.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
         }
         if self.own.host_access {
-            let known = access::elements(gone.gateway).map(Change::DeleteElement).collect::<Vec<_>>();
+            let known = gone.host().into_iter().flat_map(access::elements).map(Change::DeleteElement);
+            let known = known.collect::<Vec<_>>();
             change_inside(pid, &if hub.bridges[at].definition.internal { vec![] } else { known })?;
         }
         hub.bridges.remove(at);
@@ -222,6 +223,12 @@ impl Network {
             hub.relayed.retain(|relayed| !gone.contains(&relayed.port));
         }
     }
+}
+
+fn delete_link(rtnl: &mut Rtnl, link: &str) -> Result<()> {
+    let Some(index) = rtnl.index_of(link)? else { return Ok(()) };
+    let deleted = rtnl.batch(vec![rtnl::delete_link(index)]);
+    deleted.map_err(|refused| refused.error.context(format!("delete link `{link}`")))
 }
 
 /// Changes the table in the network namespace of process `pid`.

@@ -1,5 +1,6 @@
 //! What `--net` and `-p` mean, decided: addresses and ports are taken, and the steps listed, before anything is changed.
 
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -7,6 +8,7 @@ use ipnet::Ipv4Net;
 use nix::fcntl::FlockArg;
 
 use super::definition::Definition;
+use super::driver::{Beside, Driver};
 use super::hub::{self, View};
 use super::ipam::{self, Lease};
 use super::lent::Lent;
@@ -20,7 +22,7 @@ use super::step::{Place, Step};
 use super::table::Change;
 use super::tap;
 use super::wish::Wish;
-use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, access, dns, lent, rules};
+use super::{Attachment, Hub, Interface, Mode, NAMES_PORT, Network, Own, Request, access, dns, lent, ptp, rules};
 use crate::error::refused;
 
 /// So many interfaces a container has at most: their ends on the host are numbered by a letter.
@@ -42,6 +44,7 @@ impl Network {
             way_back: None,
             host_steps: vec![],
             steps: vec![],
+            again: vec![],
             hub: None,
             published: vec![],
             names: vec![],
@@ -91,9 +94,10 @@ impl Network {
         }
         let mut hub = Hub::look(attachments, request)?;
         let there: &[Interface] = request.beside.map_or(&[], |beside| &beside.interfaces);
-        let all_internal = hub.bridges.iter().all(|bridge| bridge.definition.internal);
-        if request.host_access && all_internal && request.beside.is_none() {
-            let message = "use --host-access: an internal network is one whose containers do not reach the host";
+        let leads_to_host = |bridge: &Bridge| !bridge.definition.internal && bridge.definition.driver.has_bridge();
+        if request.host_access && !hub.bridges.iter().any(leads_to_host) && request.beside.is_none() {
+            let message =
+                "use --host-access: none of its networks leads to the host: they are internal, or have no bridge";
             return Err(refused(message, "leave out --host-access, or use a network that is not internal"));
         }
         let taps = request.beside.map_or(request.taps, |beside| &beside.taps);
@@ -103,22 +107,25 @@ impl Network {
         let way_out = default_route(attachments, &hub.bridges, false).filter(|_| !has_way_out);
         let way_out6 = default_route(attachments, &hub.bridges, true).filter(|_| !has_way_out6);
         let mut leases = Vec::new();
-        for (at, (wish, bridge)) in attachments.iter().zip(&hub.bridges).enumerate() {
+        let ends = hub.take_cables(request, &mut self.again)?;
+        for ((at, (wish, bridge)), end) in attachments.iter().zip(&hub.bridges).enumerate().zip(ends) {
+            bridge.check(wish)?;
             let definition = &bridge.definition;
             let take = if request.dry { ipam::peek } else { ipam::lease };
-            let lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
+            let mut lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
+            lease.hold(end);
             let others = || there.iter().chain(&self.interfaces);
             let is_tap = |name: &String| taps.iter().any(|tap| tap.name == *name);
             let is_lent = |name: &String| lent.iter().any(|other| other == name);
             let free = |name: &String| !is_tap(name) && !is_lent(name) && !others().any(|other| other.name == *name);
             let name = wish.ifname.clone().or_else(|| (at..).map(|number| format!("eth{number}")).find(free));
-            let mut interface = interface(wish, definition, &lease, &hub.view);
+            let mut interface = interface(wish, bridge, &lease, &hub.view);
             interface.default_route = way_out == Some(at);
             interface.default_route6 = way_out6 == Some(at);
             interface.name = name.unwrap_or_default();
             // In a new namespace the kernel counts from `lo` on.
             interface.index = if request.beside.is_none() { at as u32 + 2 } else { 0 };
-            if interface.host.is_empty() {
+            if interface.host.is_empty() && definition.driver.has_bridge() {
                 interface.host = host_link(request.id, request.runs, made + at);
             }
             if is_lent(&interface.name) {
@@ -187,7 +194,10 @@ impl Network {
     pub(super) fn publish(&mut self, wishes: &[Wish], own: &Own, dry: bool) -> Result<Vec<Port>> {
         let hub = self.hub.as_mut().context("publish a port: no network")?;
         let at = self.interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
-        let bridge = &hub.bridges[at].definition.link;
+        let Definition { link: bridge, driver, .. } = &hub.bridges[at].definition;
+        if !driver.has_bridge() {
+            return Err(unpublished(&self.interfaces[at]));
+        }
         let taken = publish::take(wishes, &self.interfaces[at], &own.state, dry)?;
         hub.held.extend(taken.held);
         hub.relayed.extend(taken.relayed);
@@ -241,12 +251,12 @@ impl Part<'_> {
             }
         }
         if self.guarded {
-            let members = self.interfaces.iter().flat_map(|own| rules::members(&own.name, own.address, own.address6));
+            let members = self.interfaces.iter().zip(bridges).flat_map(|(own, bridge)| bridge.members(own));
             steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
         }
         if self.host_access {
             let ways_out = self.interfaces.iter().zip(bridges).filter(|(_, bridge)| !bridge.definition.internal);
-            let elements = ways_out.flat_map(|(interface, _)| access::elements(interface.gateway));
+            let elements = ways_out.filter_map(|(interface, _)| interface.host()).flat_map(access::elements);
             steps.extend(elements.map(|element| Step::NftInside(Change::AddElement(element))));
         }
         steps
@@ -290,9 +300,46 @@ impl Hub {
         }
         let (view, bridges, ground) = seen;
         let number = hub::number(&rtnl)?;
-        let (leases, held, relayed) = (vec![], vec![], vec![]);
-        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, leases, held, relayed })
+        let (leases, held, relayed, cables) = (vec![], vec![], vec![], None);
+        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, cables, leases, held, relayed })
     }
+
+    /// Takes an end of each cable, with the turn to do so. The locks that say so, a place for each network.
+    fn take_cables(&mut self, request: &Request<'_>, again: &mut Vec<ptp::Again>) -> Result<Vec<Option<File>>> {
+        let mut locks = Vec::new();
+        for bridge in &mut self.bridges {
+            if bridge.definition.driver != Driver::Ptp {
+                locks.push(None);
+                continue;
+            }
+            if !request.dry && self.cables.is_none() {
+                self.cables = Some(ptp::turn(&self.directory)?);
+            }
+            let (directory, root) = (&self.directory, request.state);
+            let taken = ptp::take(&mut self.rtnl, directory, root, &self.view, &bridge.definition, request.dry)?;
+            bridge.beside = Beside::Ptp(taken.end);
+            again.extend(taken.again);
+            locks.push(taken.lock);
+        }
+        Ok(locks)
+    }
+}
+
+/// Why a port is not published on a network whose members are not behind the host.
+fn unpublished(interface: &Interface) -> anyhow::Error {
+    let (network, address) = (&interface.network, interface.address.addr());
+    let message = format!("publish a port: network `{network}` has driver {}", interface.driver);
+    refused(
+        message,
+        match interface.driver {
+            Driver::Macvlan => format!(
+                "leave out -p: the container is reached at its own address, {address}; or give a network of driver bridge \
+                 the default route: --net=bridge:gw-prio=1"
+            ),
+            _ => "only its two containers reach each other there: put the container on a network of driver bridge as well"
+                .to_owned(),
+        },
+    )
 }
 
 /// Whether a setting of this namespace is 1; it may not be there.
@@ -314,20 +361,22 @@ pub(super) fn default_route(attachments: &[Attachment], bridges: &[Bridge], ipv6
 }
 
 /// An interface as far as its network says: its name in the container is not chosen yet.
-fn interface(wish: &Attachment, definition: &Definition, lease: &Lease, view: &View) -> Interface {
+fn interface(wish: &Attachment, bridge: &Bridge, lease: &Lease, view: &View) -> Interface {
+    let definition = &bridge.definition;
     let address = Ipv4Net::new_assert(lease.address, definition.gateway.prefix_len());
     let address6 = definition.gateway6.zip(lease.address6);
     Interface {
         network: definition.name.clone(),
         name: String::new(),
+        driver: definition.driver,
         host: wish.host_ifname.clone().unwrap_or_default(),
-        mac: wish.mac.unwrap_or_else(|| network::mac_of(lease.address)),
+        mac: wish.mac.unwrap_or_else(|| bridge.mac(lease.address)),
         address,
         address6: address6.map(|(gateway, address)| network::same_network6(gateway, address)),
-        gateway: definition.gateway.addr(),
+        gateway: definition.router(),
         default_route: false,
         default_route6: false,
-        mtu: wish.mtu.or(definition.mtu).unwrap_or(view.mtu()),
+        mtu: wish.mtu.unwrap_or_else(|| bridge.mtu(view)),
         rate: (wish.rates != Rates::default()).then(|| wish.rates.to_string()),
         aliases: wish.aliases.clone(),
         index: 0,

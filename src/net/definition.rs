@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::driver::Driver;
 use super::mode::DEFAULT;
 use crate::error::refused;
 use crate::state::{open_private, private_directory};
@@ -25,9 +26,12 @@ pub const BRIDGE: &str = "minirun0";
 pub struct Definition {
     /// At most 64 characters.
     pub name: String,
-    /// The link that is its bridge.
+    /// How its members are joined.
+    #[serde(default)]
+    pub driver: Driver,
+    /// The link that is its bridge, the parent of its members' links, or the end of a cable that waits.
     pub link: String,
-    /// The gateway's address, with the prefix length of the network.
+    /// The gateway's address, with the prefix length of the network; of a cable, which has none, the network's own.
     pub gateway: Ipv4Net,
     /// The part of the network that addresses are given from, if it is not all of it.
     #[serde(default)]
@@ -44,9 +48,15 @@ pub struct Definition {
     /// Of its links, in bytes; the uplink's where nothing is said.
     #[serde(default)]
     pub mtu: Option<u32>,
-    /// Options of the bridge and of its ports, by their names in the kernel.
+    /// Options of the driver, as they were given.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// The other hosts that a tunnel leads to.
+    #[serde(default)]
+    pub remotes: Vec<IpAddr>,
+    /// Addresses of its range that the host has itself on a LAN; looked up while one is given.
+    #[serde(skip)]
+    pub kept: Vec<IpAddr>,
     /// What somebody noted about it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -60,6 +70,7 @@ impl Definition {
     pub fn default_network(gateway: Ipv4Net) -> Self {
         Self {
             name: DEFAULT.into(),
+            driver: Driver::Bridge,
             link: BRIDGE.into(),
             gateway,
             range: None,
@@ -68,6 +79,8 @@ impl Definition {
             isolate: false,
             mtu: None,
             options: BTreeMap::new(),
+            remotes: vec![],
+            kept: vec![],
             labels: BTreeMap::new(),
             created: 0,
         }
@@ -82,6 +95,11 @@ impl Definition {
     pub fn ranges(&self) -> Vec<IpNet> {
         let second = self.gateway6.map(|net| net.trunc().into());
         std::iter::once(self.gateway.trunc().into()).chain(second).collect()
+    }
+
+    /// The address of its router; a cable has none.
+    pub fn router(&self) -> Option<Ipv4Addr> {
+        (self.driver != Driver::Ptp).then(|| self.gateway.addr())
     }
 
     /// The gateway's addresses.

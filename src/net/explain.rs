@@ -14,6 +14,7 @@ use super::table::{
     COMMENT, Change, Element, Field, Hook, Match, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, TABLE, Value, Verdict,
     What,
 };
+use super::vxlan::Tunnel;
 
 /// The commands that a step stands for. `netns` is the name of the container's namespace.
 pub fn commands(step: &Step, netns: &str) -> Vec<String> {
@@ -35,8 +36,8 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         Step::NoLinkLocal { place, link } => vec![format!("{} link set {link} addrgenmode none", ip(place))],
         Step::SetUp { place, link } => vec![format!("{} link set {link} up", ip(place))],
         Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => {
-            let index = if *peer_index == 0 { String::new() } else { format!(" index {peer_index}") };
-            let peer = format!("{peer}{index} address {} mtu {mtu} netns {netns}", colons(peer_mac));
+            let peer =
+                format!("{peer}{} address {} mtu {mtu} netns {netns}", index_text(*peer_index), colons(peer_mac));
             vec![format!("ip link add {host} mtu {mtu} type veth peer name {peer}")]
         }
         Step::AddIngress { link } => vec![format!("tc qdisc add dev {link} ingress")],
@@ -47,6 +48,32 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             let bytecode = format!("{}{code}", program.len());
             vec![format!("tc filter add dev {link} ingress protocol all pref 1 bpf da bytecode '{bytecode}'")]
         }
+        Step::AddMacvlan { parent, mode, name, mac, mtu, index } => {
+            let mac = if *mode == "passthru" { String::new() } else { format!(" address {}", colons(mac)) };
+            vec![format!(
+                "ip link add link {parent} name {name}{}{mac} mtu {mtu} netns {netns} type macvlan mode {mode}",
+                index_text(*index)
+            )]
+        }
+        Step::AddVxlan { name, mtu, tunnel } => {
+            let Tunnel { vni, port, to, local, dev } = tunnel;
+            let to = to.map_or_else(String::new, |to| match to.is_multicast() {
+                true => format!(" group {to}"),
+                false => format!(" remote {to}"),
+            });
+            let local = local.map_or_else(String::new, |local| format!(" local {local}"));
+            let dev = dev.as_ref().map_or_else(String::new, |dev| format!(" dev {dev}"));
+            vec![format!("ip link add {name} mtu {mtu} type vxlan id {vni} dstport {port}{to}{local}{dev}")]
+        }
+        Step::AddFlood { link, remote } => {
+            vec![format!("bridge fdb append 00:00:00:00:00:00 dev {link} dst {remote}")]
+        }
+        Step::MoveLink { link, name, mac, mtu, index } => vec![format!(
+            "ip link set {link} netns {netns} name {name}{} address {} mtu {mtu} alias ''",
+            index_text(*index),
+            colons(mac)
+        )],
+        Step::DeleteLink { place, link } => vec![format!("{} link del {link} 2>/dev/null || :", ip(place))],
         Step::SetPort { link, bridge, alias } => vec![format!("ip link set {link} master {bridge} alias {alias}")],
         Step::SetPortOption { link, option, value } => {
             let value = match (*option, *value) {
@@ -80,6 +107,10 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         Step::Nft(change) => vec![format!("nft '{}'", nft(change))],
         Step::NftInside(change) => vec![format!("ip netns exec {netns} nft '{}'", nft(change))],
     }
+}
+
+fn index_text(index: u32) -> String {
+    if index == 0 { String::new() } else { format!(" index {index}") }
 }
 
 /// The change as nft(8) takes it.
@@ -217,6 +248,11 @@ pub fn deed(step: &Step) -> String {
         Step::NoLinkLocal { link, .. } => format!("turn off link-local addresses of `{link}`"),
         Step::SetUp { link, .. } => format!("set link `{link}` up"),
         Step::AddVeth { host, peer, .. } => format!("add veth pair `{host}` and `{peer}`"),
+        Step::AddMacvlan { parent, name, .. } => format!("add macvlan link `{name}` on `{parent}`"),
+        Step::AddVxlan { name, .. } => format!("add tunnel `{name}`"),
+        Step::AddFlood { link, remote } => format!("lead tunnel `{link}` to `{remote}`"),
+        Step::MoveLink { link, .. } => format!("move link `{link}` into the container"),
+        Step::DeleteLink { link, .. } => format!("delete link `{link}`"),
         Step::AddIngress { link } => format!("add an ingress qdisc to `{link}`"),
         Step::AddFilter { link, .. } => format!("add a filter to `{link}`"),
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
@@ -278,6 +314,20 @@ pub fn reason(step: &Step) -> String {
                 colons(&origin.mac),
                 origin.address
             )
+        }
+        Step::AddMacvlan { .. } => {
+            "a link of the container's own on one of the host's: a further machine on that LAN, with a \
+             hardware address that the LAN sees"
+                .into()
+        }
+        Step::AddVxlan { .. } => {
+            "a tunnel packs frames into UDP and sends them to the other hosts, whose tunnels unpack them".into()
+        }
+        Step::AddFlood { .. } => "a further host: what the tunnel knows no place of is sent to each of them".into(),
+        Step::MoveLink { .. } => "the end that was waiting moves into the container: the cable is plugged in".into(),
+        Step::DeleteLink { .. } => "what one that has ended left is in the way; its other end goes with it".into(),
+        Step::SetPort { alias, .. } if alias.starts_with("minirun:network:") => {
+            "plugs the tunnel into the bridge: what is on the other hosts is behind this port".into()
         }
         Step::SetPort { .. } => "plugs the host's end into the bridge; the alias says whose it is".into(),
         Step::SetPortOption { option, .. } => match *option {

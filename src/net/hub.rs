@@ -3,7 +3,7 @@
 //! One [`View`] is taken at the start of a command, by a handful of questions whose cost does not grow with the containers.
 //! Everything that is decided about a network is decided from it; the kernel is the truth, not a file.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 use super::nft;
-use super::rtnl::Rtnl;
+use super::rtnl::{Mac, Rtnl};
 use super::table::{Element, Table};
 
 /// A destination that stands for "everywhere else" where the way out is looked up (RFC 5737, TEST-NET-3: never on a host's
@@ -51,6 +51,12 @@ pub struct Link {
     pub forwarding6: bool,
     /// The free text that says whose it is.
     pub alias: String,
+    /// Whether its addresses are Ethernet's.
+    pub ethernet: bool,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The bridge or bond that it is a port of.
+    pub master: Option<u32>,
 }
 
 /// The hub at one moment.
@@ -142,6 +148,7 @@ pub fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         loopback: message.header.link_layer_type == LinkLayerType::Loopback,
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         up: message.header.flags.contains(LinkFlags::Up),
         ..Link::default()
     };
@@ -150,6 +157,8 @@ pub fn link(message: &LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().unwrap_or_default(),
+            LinkAttribute::Controller(index) => link.master = Some(*index).filter(|index| *index != 0),
             LinkAttribute::LinkInfo(infos) => {
                 link.bridge = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
             }
@@ -185,9 +194,28 @@ pub fn address_of(rtnl: &mut Rtnl, link: u32) -> Result<Option<Ipv4Net>> {
     Ok(rtnl.addresses(link)?.iter().find_map(network_of))
 }
 
+/// All addresses of a link.
+pub fn addresses_of(rtnl: &mut Rtnl, link: u32) -> Result<Vec<IpAddr>> {
+    let mut all: Vec<AddressMessage> = rtnl.addresses(link)?;
+    all.extend(rtnl.addresses6(link)?);
+    let own = |message: &AddressMessage| {
+        let local = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+        local.or_else(|| {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            })
+        })
+    };
+    Ok(all.iter().filter_map(own).collect())
+}
+
 fn network_of(message: &AddressMessage) -> Option<Ipv4Net> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(*address),
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
         _ => None,
     })?;
     Ipv4Net::new(local, message.header.prefix_len).ok()

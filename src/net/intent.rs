@@ -8,8 +8,11 @@ use anyhow::Result;
 use caps::Capability;
 use ipnet::Ipv4Net;
 
+use std::collections::HashMap;
+
 use super::decide::{MOST_INTERFACES, Part, published};
 use super::definition::{BRIDGE, Definition, Definitions};
+use super::driver::{Beside, Driver};
 use super::hub::{self, View};
 use super::lent::Device;
 use super::look;
@@ -21,7 +24,7 @@ use super::rules;
 use super::seen;
 use super::step::{Place, Step};
 use super::table::Change;
-use super::tap;
+use super::{ptp, tap, vxlan};
 use crate::state::{Found, Record, State};
 
 /// What is to be on this host.
@@ -35,6 +38,10 @@ pub struct Intent {
     pub undefined: Vec<(String, String)>,
     /// The hub's directory.
     pub directory: PathBuf,
+    /// The links of cables both of whose ends containers have.
+    pub plugged: Vec<String>,
+    /// How many bytes a packet has at most on the way that a network's tunnel sends by.
+    underlays: HashMap<String, u32>,
     view: View,
 }
 
@@ -58,10 +65,11 @@ impl Intent {
         found.retain(|found| found.status.lives() && is_own(&found.record, number));
         let definitions = Definitions::open(data_root);
         let mut all = definitions.list()?;
-        let links: Vec<&str> = all.iter().map(|one| one.link.as_str()).chain([BRIDGE]).collect();
+        let links: Vec<&str> =
+            all.iter().filter(|one| one.driver.has_bridge()).map(|one| one.link.as_str()).chain([BRIDGE]).collect();
         let mut view = View::take(rtnl, &links, &[])?;
         all.extend(default_network(rtnl, &view, &found, &definitions)?);
-        if view.ipv6 && all.iter().any(|one| one.gateway6.is_some()) {
+        if view.ipv6 && all.iter().any(|one| one.driver.has_bridge() && one.gateway6.is_some()) {
             view.look_at_ipv6(rtnl)?;
         }
         let has_members = |name: &str| {
@@ -82,10 +90,17 @@ impl Intent {
                 networks.push(one);
             }
         }
-        let mut intent = Self { networks, containers: vec![], undefined: vec![], directory, view };
+        let mut underlays = HashMap::new();
+        for one in networks.iter().filter(|one| one.driver == Driver::Vxlan) {
+            underlays.insert(one.name.clone(), vxlan::underlay_mtu(rtnl, &view, one).unwrap_or(view.mtu()));
+        }
+        let (containers, undefined, plugged) = (vec![], vec![], vec![]);
+        let mut intent = Self { networks, containers, undefined, directory, plugged, underlays, view };
+        // Who is at the ends of each cable.
+        let mut ends: HashMap<String, u32> = HashMap::new();
         for found in found {
             if let Some(pid) = found.record.pid {
-                let steps = intent.steps_of(&found.record);
+                let steps = intent.steps_of(&found.record, &mut ends);
                 intent.containers.push(Member { found, pid, steps });
             }
         }
@@ -96,7 +111,7 @@ impl Intent {
     /// are among them only where they are not made.
     pub fn ground(&self, networks: &[Definition]) -> Ground {
         let view = View { table: None, elements: vec![], ..self.view.clone() };
-        let bridges: Vec<Bridge> = networks.iter().map(unmade).collect();
+        let bridges: Vec<Bridge> = networks.iter().map(|one| self.unmade(one, false)).collect();
         network::ground(&view, &bridges, Vec::new, &opened_before(&self.directory))
     }
 
@@ -118,7 +133,7 @@ impl Intent {
             link.forwarding &= !closed;
             link.forwarding6 &= !closed6;
         }
-        let bridges: Vec<Bridge> = networks.iter().map(unmade).collect();
+        let bridges: Vec<Bridge> = networks.iter().map(|one| self.unmade(one, false)).collect();
         if bridges.is_empty() { vec![] } else { network::ground(&view, &bridges, Vec::new, opened).missing }
     }
 
@@ -129,12 +144,32 @@ impl Intent {
         ground.chain(members).filter(|step| matches!(step, Step::Nft(_))).collect()
     }
 
-    fn steps_of(&mut self, record: &Record) -> Vec<Step> {
+    /// The network before anything of it is there; of a cable, with or without somebody at its other end.
+    fn unmade(&self, definition: &Definition, second: bool) -> Bridge {
+        let beside = match definition.driver {
+            Driver::Vxlan => {
+                let underlay_mtu = self.underlays.get(&definition.name).copied().unwrap_or(self.view.mtu());
+                Beside::Vxlan(vxlan::Standing { link: None, underlay_mtu })
+            }
+            Driver::Ptp if second => Beside::Ptp(ptp::End::Second),
+            Driver::Ptp => Beside::Ptp(ptp::End::First { stale: false }),
+            Driver::Bridge | Driver::Macvlan => Beside::Nothing,
+        };
+        Bridge { definition: definition.clone(), link: None, addressed: false, addressed6: false, beside }
+    }
+
+    fn steps_of(&mut self, record: &Record, ends: &mut HashMap<String, u32>) -> Vec<Step> {
         let mut interfaces = record.interfaces.clone();
         let mut bridges = Vec::new();
         for interface in &interfaces {
             match self.networks.iter().find(|one| one.name == interface.network) {
-                Some(definition) => bridges.push(unmade(definition)),
+                Some(definition) => {
+                    let end = ends.entry(definition.link.clone()).or_default();
+                    *end += u32::from(definition.driver == Driver::Ptp);
+                    let second = *end > 1;
+                    bridges.push(self.unmade(definition, second));
+                    self.plugged.extend(second.then(|| definition.link.clone()));
+                }
                 None => self.undefined.push((record.name.clone(), interface.network.clone())),
             }
         }
@@ -178,7 +213,13 @@ impl Intent {
             | Step::SetAlias { link, .. }
             | Step::AddAddress { link, .. }
             | Step::NoLinkLocal { link, .. }
-            | Step::SetUp { link, .. } => *link == network.link,
+            | Step::SetPort { link, .. }
+            | Step::SetPortOption { link, .. }
+            | Step::AddVxlan { name: link, .. }
+            | Step::AddFlood { link, .. }
+            | Step::SetUp { link, .. } => {
+                *link == network.link || network.driver == Driver::Vxlan && *link == vxlan::link_of(network)
+            }
             Step::Sysctl { key, .. } => key.split('/').nth(3) == Some(&network.link),
             Step::Nft(Change::AddElement(element)) => network::elements(network).contains(element),
             _ => false,
@@ -196,10 +237,6 @@ pub fn settings(steps: &[Step], place: Place) -> Vec<&str> {
     steps.iter().filter_map(key).collect()
 }
 
-fn unmade(definition: &Definition) -> Bridge {
-    Bridge { definition: definition.clone(), link: None, addressed: false, addressed6: false }
-}
-
 /// Whether a container has a network of its own that was made from this hub.
 fn is_own(record: &Record, hub: u64) -> bool {
     let joins =
@@ -209,6 +246,9 @@ fn is_own(record: &Record, hub: u64) -> bool {
 
 /// Whether the bridge of a network is there, and minirun's.
 fn is_made(rtnl: &mut Rtnl, network: &Definition) -> Result<bool> {
+    if !network.driver.has_bridge() {
+        return Ok(false);
+    }
     let link = rtnl.link_called(&network.link)?.map(|message| seen::link(&message));
     let mac = Some(mac_of(network.gateway.addr()));
     Ok(link.is_some_and(|link| link.is_bridge && (link.alias == network.alias() || link.mac == mac)))
@@ -224,7 +264,7 @@ fn default_network(
 ) -> Result<Option<Definition>> {
     let interfaces = found.iter().flat_map(|found| &found.record.interfaces);
     let own = interfaces.filter(|interface| interface.network == DEFAULT);
-    let known = own.filter_map(|own| Ipv4Net::new(own.gateway, own.address.prefix_len()).ok()).next();
+    let known = own.filter_map(|own| Ipv4Net::new(own.gateway?, own.address.prefix_len()).ok()).next();
     let gateway = match known {
         Some(gateway) => gateway,
         None if view.link(BRIDGE).is_none() => return Ok(None),

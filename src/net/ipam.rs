@@ -7,7 +7,7 @@
 //! possible before it is used again.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -28,6 +28,13 @@ pub struct Lease {
     /// The IPv6 address, where the network has IPv6.
     pub address6: Option<Ipv6Addr>,
     _locks: Vec<File>,
+}
+
+impl Lease {
+    /// Holds a further lock for as long.
+    pub fn hold(&mut self, lock: Option<File>) {
+        self._locks.extend(lock);
+    }
 }
 
 /// The numbers that are handed out: not the network's own address, not the broadcast, and only those of its range.
@@ -52,6 +59,16 @@ fn address(pool: Ipv4Net, number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(pool.network()) + number)
 }
 
+/// The number of the IPv6 address that goes with an IPv4 address. Zero is no host's, also where it is in a network of two.
+fn number6(network: &Definition, address: Ipv4Addr) -> u32 {
+    number(network.gateway.trunc(), address) + u32::from(network.gateway.prefix_len() == 31)
+}
+
+/// Whether an address of a network is its router's, or one that the host has itself there.
+fn is_others(network: &Definition, address: IpAddr) -> bool {
+    network.router().map(IpAddr::from) == Some(address) || network.kept.contains(&address)
+}
+
 /// Takes addresses of a network, whose file of leases is in `directory`: those that are wanted, or the next free ones.
 ///
 /// Errors: a wanted address is not one of the network's, or in use; all addresses are taken.
@@ -66,7 +83,7 @@ pub fn lease(
     let mut locks = vec![lock];
     let mut address6 = None;
     if let Some(gateway) = network.gateway6 {
-        let (address, lock) = lease6(directory, network, gateway, wanted6, number(network.gateway.trunc(), address))?;
+        let (address, lock) = lease6(directory, network, gateway, wanted6, number6(network, address))?;
         locks.push(lock);
         address6 = Some(address);
     }
@@ -90,13 +107,17 @@ fn lease4(directory: &Path, network: &Definition, wanted: Option<Ipv4Addr>) -> R
     for step in 0..count {
         let number = first + ((u64::from(next - first) + step) % count) as u32;
         let found = address(pool, number);
-        if found != network.gateway.addr() && lock(&file, number.into()).with_context(failed)? {
+        if !is_others(network, found.into()) && lock(&file, number.into()).with_context(failed)? {
             file.write_at(&number.wrapping_add(1).to_ne_bytes(), 0)
                 .with_context(|| format!("write `{}`", path.display()))?;
             return Ok((found, file));
         }
     }
-    let own = u64::from(all.contains(&number(pool, network.gateway.addr())));
+    let others = network.router().into_iter().chain(network.kept.iter().filter_map(|kept| match kept {
+        IpAddr::V4(address) => Some(*address).filter(|address| network.router() != Some(*address)),
+        IpAddr::V6(_) => None,
+    }));
+    let own = others.filter(|address| pool.contains(address) && all.contains(&number(pool, *address))).count() as u64;
     Err(refused(
         format!("lease address: all {} of {} are in use", count - own, network.range.unwrap_or(pool)),
         "end a container: `minirun ps` lists who holds them",
@@ -123,7 +144,8 @@ fn lease6(
     }
     for round in 0u128..256 {
         let found = Ipv6Addr::from(u128::from(pool.network()) + (round << 32) + u128::from(number));
-        if pool.contains(&found) && found != gateway.addr() && lock(&file, place6(found)).with_context(failed)? {
+        let free = pool.contains(&found) && found != gateway.addr() && !is_others(network, found.into());
+        if free && lock(&file, place6(found)).with_context(failed)? {
             return Ok((found, file));
         }
     }
@@ -150,9 +172,13 @@ fn check(network: &Definition, wanted: Option<Ipv4Addr>, wanted6: Option<Ipv6Add
         if !pool.contains(&wanted) || edge {
             bail!("lease address: {wanted} is none for a container of network `{}` ({pool})", network.name);
         }
-        if wanted == network.gateway.addr() {
+        if Some(wanted) == network.router() {
             bail!("lease address: {wanted} is the gateway of network `{}`", network.name);
         }
+    }
+    let mut all = wanted.map(IpAddr::from).into_iter().chain(wanted6.map(IpAddr::from));
+    if let Some(own) = all.find(|wanted| network.kept.contains(wanted)) {
+        bail!("lease address: {own} is this host's own on `{}`", network.link);
     }
     match (wanted6, network.gateway6) {
         (Some(wanted), None) => Err(refused(
@@ -182,11 +208,11 @@ pub fn peek(
     let next = File::open(directory.join(format!("leases.{}", network.name))).ok().and_then(|file| next_number(&file));
     let next = next.filter(|n| all.contains(n)).unwrap_or(*all.start());
     let address = wanted.unwrap_or_else(|| {
-        let not_gateway = |number: &u32| address(pool, *number) != network.gateway.addr();
-        address(pool, (next..=*all.end()).find(not_gateway).unwrap_or(next))
+        let free = |number: &u32| !is_others(network, address(pool, *number).into());
+        address(pool, (next..=*all.end()).find(free).unwrap_or(next))
     });
     let address6 = network.gateway6.map(|gateway| {
-        let same = u128::from(gateway.network()) + u128::from(number(pool, address));
+        let same = u128::from(gateway.network()) + u128::from(number6(network, address));
         wanted6.unwrap_or(Ipv6Addr::from(same))
     });
     Ok(Lease { address, address6, _locks: vec![] })
@@ -199,19 +225,48 @@ fn next_number(file: &File) -> Option<u32> {
 }
 
 /// Whether the lock on byte `number` was free and is ours now.
-fn lock(file: &File, number: u64) -> Result<bool> {
-    let wanted = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: number as libc::off_t,
-        l_len: 1,
-        l_pid: 0,
-    };
+pub fn lock(file: &File, number: u64) -> Result<bool> {
+    let wanted = bytes(number, 1);
     match fcntl(file, FcntlArg::F_OFD_SETLK(&wanted)) {
         Ok(_) => Ok(true),
         Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether somebody else holds the lock on byte `number`.
+pub fn is_locked(file: &File, number: u64) -> Result<bool> {
+    is_held(file, bytes(number, 1))
+}
+
+/// Which of the first two bytes of a file are locked; none where there is no such file.
+pub fn held(path: &Path) -> Result<[bool; 2]> {
+    let Ok(file) = File::open(path) else { return Ok([false; 2]) };
+    // Only a file that is open for writing can be asked about a lock for writing; one for reading tells of the same.
+    let ask = |number| is_held(&file, libc::flock { l_type: libc::F_RDLCK as libc::c_short, ..bytes(number, 1) });
+    Ok([ask(0)?, ask(1)?])
+}
+
+/// Whether somebody has an address of that network.
+pub fn is_in_use(directory: &Path, network: &Definition) -> Result<bool> {
+    let Ok(file) = File::open(directory.join(format!("leases.{}", network.name))) else { return Ok(false) };
+    // Of no length: to the end, wherever that is.
+    is_held(&file, libc::flock { l_type: libc::F_RDLCK as libc::c_short, ..bytes(0, 0) })
+}
+
+fn bytes(first: u64, count: u64) -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: first as libc::off_t,
+        l_len: count as libc::off_t,
+        l_pid: 0,
+    }
+}
+
+fn is_held(file: &File, mut asked: libc::flock) -> Result<bool> {
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked)).context("ask for a lock")?;
+    Ok(asked.l_type != libc::F_UNLCK as libc::c_short)
 }
 
 #[cfg(test)]

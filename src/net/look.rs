@@ -17,6 +17,7 @@ use super::pool;
 use super::rtnl::Rtnl;
 use super::step::Step;
 use super::table::{BRIDGES, link_in};
+use super::vxlan;
 use crate::state;
 
 /// What networks are looked at.
@@ -41,13 +42,15 @@ impl Look<'_> {
                 |wish| if wish.network == mode::DEFAULT { Ok(None) } else { definitions.find(&wish.network).map(Some) },
             )
             .collect::<Result<Vec<_>>>()?;
+        let bridged = |definition: &&Option<Definition>| definition.as_ref().is_none_or(|one| one.driver.has_bridge());
         let links: Vec<&str> = found
             .iter()
+            .filter(bridged)
             .map(|definition| definition.as_ref().map_or(BRIDGE, |definition| definition.link.as_str()))
             .collect();
         let elements: Vec<_> = links.iter().map(|link| link_in(&BRIDGES, link)).collect();
         let mut view = View::take(rtnl, &links, &elements)?;
-        if view.ipv6 && found.iter().flatten().any(|definition| definition.gateway6.is_some()) {
+        if view.ipv6 && found.iter().filter(bridged).flatten().any(|definition| definition.gateway6.is_some()) {
             view.look_at_ipv6(rtnl)?;
         }
         let mut bridges = Vec::new();
@@ -127,9 +130,16 @@ pub fn tell_what_was_made(bridges: &[Bridge], ground: &Ground) {
         if made(&ground.missing, &definition.link) {
             parts.push(format!("made bridge `{}`, {}", definition.link, definition.gateway));
         }
+        parts.extend(ground.missing.iter().find_map(|step| match step {
+            Step::AddVxlan { name, tunnel, .. } if *name == vxlan::link_of(definition) => {
+                Some(format!("made tunnel `{name}` of number {} at UDP port {}", tunnel.vni, tunnel.port))
+            }
+            _ => None,
+        }));
     }
     if parts.is_empty() {
-        let links: Vec<String> = bridges.iter().map(|bridge| format!("`{}`", bridge.definition.link)).collect();
+        let bridged = bridges.iter().filter(|bridge| bridge.definition.driver.has_bridge());
+        let links: Vec<String> = bridged.map(|bridge| format!("`{}`", bridge.definition.link)).collect();
         parts.push(format!("mended bridge {}", links.join(", ")));
     }
     for (version, begin) in [("IPv4", "net/ipv4/conf/"), ("IPv6", "net/ipv6/conf/")] {

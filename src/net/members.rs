@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::Interface;
 use super::dns::Directory;
+use super::driver::Driver;
 
 /// The names of the host, in every network.
 const HOST: [&str; 2] = ["host.minirun.internal", "gateway.minirun.internal"];
@@ -36,6 +37,8 @@ pub struct Members {
 #[derive(Debug)]
 struct Own {
     name: String,
+    /// Whether its addresses are members' alone: those of a LAN are not, and other name servers know them.
+    alone: bool,
     range: Ipv4Net,
     range6: Option<Ipv6Net>,
 }
@@ -79,6 +82,7 @@ impl Members {
     pub fn of(interfaces: &[Interface], host: Option<Ipv4Addr>, state: &Path) -> Self {
         let own = |interface: &Interface| Own {
             name: interface.network.clone(),
+            alone: interface.driver != Driver::Macvlan,
             range: interface.address.trunc(),
             range6: interface.address6.map(|net| net.trunc()),
         };
@@ -190,7 +194,7 @@ impl Directory for Members {
     }
 
     fn owns(&self, address: IpAddr) -> bool {
-        self.networks.iter().any(|own| match address {
+        self.networks.iter().filter(|own| own.alone).any(|own| match address {
             IpAddr::V4(address) => own.range.contains(&address),
             IpAddr::V6(address) => own.range6.is_some_and(|range| range.contains(&address)),
         })
@@ -207,11 +211,12 @@ mod tests {
         Interface {
             network: network.into(),
             name: "eth0".into(),
+            driver: Driver::Bridge,
             host: "mr0".into(),
             mac: [2, 0, 0, 0, 0, 1],
             address: address.parse().unwrap(),
             address6: None,
-            gateway: "10.0.0.1".parse().unwrap(),
+            gateway: "10.0.0.1".parse().ok(),
             default_route: true,
             default_route6: false,
             mtu: 1500,

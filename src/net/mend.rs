@@ -77,7 +77,7 @@ impl Mender {
         let _turn = lock(&directory, FlockArg::LockExclusive)?;
         let look = Look { attachments: &self.attachments, data_root: &self.data_root, resolvers: &[] };
         let (_, bridges, ground) = look.at(&mut rtnl, &directory)?;
-        if bridges.iter().any(|bridge| bridge.link.is_none()) {
+        if bridges.iter().any(|bridge| bridge.link.is_none() && bridge.definition.driver.has_bridge()) {
             // Nothing can be mended without the bridge, which took the container's link along.
             return Ok(());
         }

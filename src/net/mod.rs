@@ -14,6 +14,7 @@ mod decide;
 pub mod definition;
 pub mod difference;
 pub mod dns;
+pub mod driver;
 pub mod explain;
 pub mod foreign;
 pub mod hub;
@@ -21,6 +22,7 @@ mod intent;
 pub mod ipam;
 pub mod lent;
 pub mod look;
+pub mod macvlan;
 pub mod members;
 pub mod mend;
 pub mod mode;
@@ -35,6 +37,7 @@ pub mod owner;
 pub mod pool;
 pub mod port;
 pub mod ports;
+pub mod ptp;
 pub mod publish;
 pub mod rate;
 pub mod relay;
@@ -51,6 +54,7 @@ pub mod stepping;
 pub mod table;
 pub mod tap;
 pub mod verify;
+pub mod vxlan;
 pub mod wire;
 pub mod wish;
 
@@ -67,6 +71,7 @@ use serde::{Deserialize, Serialize};
 
 use self::apply::Applier;
 use self::dns::Responder;
+use self::driver::Driver;
 use self::hub::View;
 use self::ipam::Lease;
 use self::lent::{Device, Lent};
@@ -169,6 +174,8 @@ pub struct Network {
     pub host_steps: Vec<Step>,
     /// Steps that make the container's part. Its settings (`Step::Sysctl`) are done by the container's own process.
     pub steps: Vec<Step>,
+    /// What other containers need first.
+    pub again: Vec<ptp::Again>,
     hub: Option<Hub>,
     /// What of the table leads to its ports, once it is there.
     published: Vec<Element>,
@@ -190,7 +197,10 @@ pub struct Interface {
     pub network: String,
     /// Its name in the container.
     pub name: String,
-    /// The name of its end on the host.
+    /// How that joins its members.
+    #[serde(default)]
+    pub driver: Driver,
+    /// The name of its end on the host; empty where there is none.
     pub host: String,
     /// Its hardware address.
     pub mac: Mac,
@@ -198,8 +208,8 @@ pub struct Interface {
     pub address: Ipv4Net,
     /// The same of IPv6.
     pub address6: Option<Ipv6Net>,
-    /// The host's address on that network.
-    pub gateway: Ipv4Addr,
+    /// The network's router: the host's address there, or that of the LAN's; a cable has none.
+    pub gateway: Option<Ipv4Addr>,
     /// Whether the default route leaves by it.
     pub default_route: bool,
     /// The same of IPv6.
@@ -233,6 +243,8 @@ struct Hub {
     directory: PathBuf,
     number: u64,
     turn: Option<Flock<File>>,
+    /// Held while an end of a cable is taken.
+    cables: Option<Flock<File>>,
     leases: Vec<Lease>,
     /// What holds the published ports.
     held: Vec<publish::Held>,
@@ -254,6 +266,7 @@ impl Network {
             let made = hub.bridges.iter().filter(|bridge| bridge.link.is_none()).map(|bridge| &bridge.definition);
             foreign::warn(&made.collect::<Vec<_>>());
         }
+        self.again.iter().try_for_each(|other| other.make(&mut hub.rtnl))?;
         let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
         shared.context("unlock the managed networks")
     }
@@ -305,11 +318,11 @@ impl Network {
 
     /// Tells of what the container's own process does, and of all together where that was asked for.
     pub fn tell_the_rest(&mut self) {
-        let Self { mode, host_steps, steps, narrator: Some(narrator), .. } = self else { return };
+        let Self { mode, host_steps, steps, again, narrator: Some(narrator), .. } = self else { return };
         let settings = steps.iter().filter(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
         narrator.tell_done(&settings.cloned().collect::<Vec<_>>(), None);
         if narrator.form == Explain::Sh {
-            crate::error::tell(&Script { mode, container: Some(&narrator.netns), host_steps, steps }.text());
+            crate::error::tell(&Script { mode, container: Some(&narrator.netns), again, host_steps, steps }.text());
         }
     }
 
@@ -360,7 +373,7 @@ impl Network {
             _ => None,
         };
         self.published = self.steps.iter().filter_map(element).collect();
-        hub.turn = None;
+        (hub.turn, hub.cables) = (None, None);
         if self.inside().next().is_some() && !sockets.is_empty() {
             self.make_inside(sockets.remove(0))?;
         }
@@ -401,6 +414,8 @@ impl Network {
             services.relay(port, socket, target)?;
         }
         let forward = hub.bridges.iter().any(|bridge| !bridge.definition.internal);
+        // Where there is no bridge there are no rules of the host.
+        let bridged = hub.bridges.iter().any(|bridge| bridge.definition.driver.has_bridge());
         if let (Some(tcp), Some(udp)) = (self.names.pop(), self.names.pop()) {
             let options = dns::Options { forward, ..self.answers.clone() };
             services.names = Some(Responder::new(udp, tcp, options)?);
@@ -410,12 +425,12 @@ impl Network {
         }
         if let Some(relay) = &mut services.host {
             let ways_out = self.interfaces.iter().zip(&hub.bridges).filter(|(_, bridge)| !bridge.definition.internal);
-            relay.set_gateways(ways_out.map(|(interface, _)| interface.gateway).collect());
+            relay.set_gateways(ways_out.filter_map(|(interface, _)| interface.host()).collect());
         }
         services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
-        let elements = self.published.clone();
         let attachments = self.mode.attachments().to_vec();
-        services.rules = Some(Mender::listen(attachments, self.own.data_root.clone(), elements)?);
+        let listen = || Mender::listen(attachments, self.own.data_root.clone(), self.published.clone());
+        services.rules = bridged.then(listen).transpose()?;
         Ok(())
     }
 
@@ -447,10 +462,11 @@ impl Network {
         self.interfaces.first().map(|interface| interface.address.addr())
     }
 
-    /// The host's address as the container sees it.
+    /// The host's address as the container sees it; none where no network of it has the host on it.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
-        let way_out = self.interfaces.iter().find(|interface| interface.default_route);
-        way_out.or(self.interfaces.first()).map(|interface| interface.gateway)
+        let mut bridged = self.interfaces.iter().filter(|interface| interface.driver.has_bridge());
+        let way_out = bridged.clone().find(|interface| interface.default_route);
+        way_out.or(bridged.next()).and_then(|interface| interface.gateway)
     }
 }
 
@@ -462,6 +478,11 @@ fn take_rtnl(sockets: &mut Vec<OwnedFd>) -> Result<Rtnl> {
 }
 
 impl Interface {
+    /// The host's address there, where the host is a member of the network.
+    pub fn host(&self) -> Option<Ipv4Addr> {
+        self.gateway.filter(|_| self.driver.has_bridge())
+    }
+
     /// How fast it may be.
     pub fn rates(&self) -> Rates {
         self.rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or_default()

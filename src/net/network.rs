@@ -4,29 +4,31 @@
 //! container is to be on, which is none on the way of almost every start; [`Bridge::attach`] lists a container's own steps;
 //! [`made`] lists what there is, to be undone.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Result;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 
-use super::Interface;
 use super::definition::{Definition, alias_of};
+use super::driver::{Beside, Driver, configure, has_ipv6, settings};
+pub use super::driver::{mac_of, same_network6};
 use super::hub::{self, Link, View};
 use super::opened::opened_before;
 use super::options::{options_of, port_options};
 use super::origin::Origin;
 use super::rate;
-use super::rtnl::{Mac, Rtnl};
+use super::rtnl::Rtnl;
 use super::rules::{skeleton, wanted};
 use super::step::{Place, Step};
 use super::table::{
     BRIDGES, CLOSED, Change, Element, GATEWAYS4, GATEWAYS6, GUARDED, MEMBERS4, MEMBERS6, OUTWARD, OWN4, OWN6, Value,
     WITHIN, element, link_in,
 };
+use super::{Interface, macvlan, ptp, vxlan};
 use crate::error::refused;
 
-/// The bridge of a network, as it is to be and as it stands.
+/// The bridge of a network, as it is to be and as it stands; of one that has none, the parent of its links or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     /// What is to be.
@@ -37,6 +39,8 @@ pub struct Bridge {
     pub addressed: bool,
     /// Whether it has its IPv6 address.
     pub addressed6: bool,
+    /// What its driver has besides.
+    pub beside: Beside,
 }
 
 impl Bridge {
@@ -44,6 +48,15 @@ impl Bridge {
     ///
     /// Errors: the link is somebody else's, or has another address.
     pub fn find(rtnl: &mut Rtnl, view: &View, definition: Definition) -> Result<Self> {
+        match definition.driver {
+            Driver::Macvlan => return macvlan::find(rtnl, definition),
+            // Which of its ends is which is looked at when one is taken.
+            Driver::Ptp => {
+                let beside = Beside::Nothing;
+                return Ok(Self { definition, link: None, addressed: false, addressed6: false, beside });
+            }
+            Driver::Bridge | Driver::Vxlan => {}
+        }
         let name = &definition.link;
         let link = view.link(name).cloned();
         if let Some(link) = &link
@@ -65,7 +78,11 @@ impl Bridge {
             (Some(gateway), Some(link)) => hub::has_address6(rtnl, link.index, gateway.addr())?,
             _ => false,
         };
-        Ok(Self { addressed: address.is_some(), addressed6, definition, link })
+        let beside = match definition.driver {
+            Driver::Vxlan => Beside::Vxlan(vxlan::find(rtnl, view, &definition)?),
+            _ => Beside::Nothing,
+        };
+        Ok(Self { addressed: address.is_some(), addressed6, definition, link, beside })
     }
 
     /// What there is of the network that is there without being defined: its gateway is what its bridge has.
@@ -118,6 +135,9 @@ impl Bridge {
         if !self.link.as_ref().is_some_and(|link| link.up) {
             missing.push(Step::SetUp { place: Place::Hub, link: name.clone() });
         }
+        if let Beside::Vxlan(tunnel) = &self.beside {
+            missing.extend(vxlan::missing(view, &self.definition, tunnel, self.link.as_ref()));
+        }
         missing
     }
 
@@ -135,7 +155,12 @@ impl Bridge {
 
     /// The steps that bring a container's end onto the bridge and make it usable.
     pub fn attach(&self, view: &View, id: &str, interface: &Interface) -> Vec<Step> {
-        let (hub, inside) = (Place::Hub, Place::Container);
+        match &self.beside {
+            _ if self.definition.driver == Driver::Macvlan => return macvlan::attach(self, view, interface),
+            Beside::Ptp(end) => return ptp::attach(self, end, view, interface),
+            _ => {}
+        }
+        let hub = Place::Hub;
         let (host, name) = (&interface.host, &interface.name);
         let mut steps = vec![Step::AddVeth {
             host: host.clone(),
@@ -151,26 +176,13 @@ impl Bridge {
             steps.push(Step::AddIngress { link: host.clone() });
             steps.push(Step::AddFilter { link: host.clone(), origin });
         }
-        let ipv6_on_links = view.ipv6 && interface.mtu >= 1280;
-        if ipv6_on_links {
+        if has_ipv6(view, interface) {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
         }
         steps.push(Step::SetUp { place: hub, link: host.clone() });
         // What the container receives leaves by the host's end.
-        let rates = interface.rates();
-        steps.extend(rate::shape(hub, host, rates.received, interface.mtu));
-        if ipv6_on_links {
-            steps.push(Step::NoLinkLocal { place: inside, link: name.clone() });
-        }
-        let address = |address: IpNet| Step::AddAddress { place: inside, link: name.clone(), address };
-        steps.push(address(interface.address.into()));
-        steps.extend(interface.address6.map(|own| address(own.into())));
-        steps.push(Step::SetUp { place: inside, link: name.clone() });
-        steps.extend(rate::shape(inside, name, rates.sent, interface.mtu));
-        let (gateway, gateway6) = self.definition.gateways();
-        let gateway = Some(IpAddr::from(gateway)).filter(|_| interface.default_route);
-        let gateway6 = gateway6.map(IpAddr::from).filter(|_| interface.default_route6);
-        steps.extend(gateway.into_iter().chain(gateway6).map(|gateway| Step::AddDefaultRoute { gateway }));
+        steps.extend(rate::shape(hub, host, interface.rates().received, interface.mtu));
+        steps.extend(configure(view, &self.definition, interface));
         // Last, when both ends are up: each change of a port has the bridge look at all of them.
         steps.push(Step::SetPort {
             link: host.clone(),
@@ -180,12 +192,7 @@ impl Bridge {
         let options = port_options(&self.definition, &interface.port);
         let set = |(option, value)| Step::SetPortOption { link: host.clone(), option, value };
         steps.extend(options.into_iter().map(set));
-        if ipv6_on_links {
-            // Nobody tells it about routers; without an address of its own it has no IPv6 at all.
-            let (key, value) = if interface.address6.is_some() { ("accept_ra", "0") } else { ("disable_ipv6", "1") };
-            let key = format!("net/ipv6/conf/{name}/{key}");
-            steps.push(Step::Sysctl { place: inside, key, value: value.into() });
-        }
+        steps.extend(settings(view, interface));
         steps
     }
 }
@@ -210,11 +217,16 @@ pub fn ground(
     others: impl FnOnce() -> Vec<Definition>,
     opened_before: &[String],
 ) -> Ground {
+    // What has no bridge needs nothing of the host.
+    let bridges: Vec<&Bridge> = bridges.iter().filter(|bridge| bridge.definition.driver.has_bridge()).collect();
+    if bridges.is_empty() {
+        return Ground::default();
+    }
     let mut missing: Vec<Step> = bridges.iter().flat_map(|bridge| bridge.missing(view)).collect();
     let forgotten = view.router && opened_before.iter().any(|key| key.starts_with("net/ipv4/"));
     let opened_before: Vec<&String> =
         opened_before.iter().filter(|key| !(forgotten && key.starts_with("net/ipv4/"))).collect();
-    let closed = closed(view, bridges);
+    let closed = closed(view, &bridges);
     // The rules come before forwarding, so that at no moment more is passed on than they allow.
     let table_is_right = view.table.as_ref() == Some(&wanted()) && !forgotten;
     let mut guarded: Vec<String> = closed.iter().flat_map(|key| guarded_by(key, view)).collect();
@@ -242,7 +254,7 @@ pub fn ground(
 }
 
 /// The settings of the host's own links that have to be turned on, so that packets find their way out and back.
-fn closed(view: &View, bridges: &[Bridge]) -> Vec<String> {
+fn closed(view: &View, bridges: &[&Bridge]) -> Vec<String> {
     let own = |link: &&Link| link.up && !link.loopback && !link.alias.starts_with("minirun:");
     let mut keys: Vec<String> =
         view.links.iter().filter(own).filter(|link| !link.forwarding).map(|link| forwarding(&link.name)).collect();
@@ -269,6 +281,9 @@ fn add(element: Element) -> Step {
 
 /// What of the table is of one network.
 pub fn elements(network: &Definition) -> Vec<Element> {
+    if !network.driver.has_bridge() {
+        return vec![];
+    }
     let link = &network.link;
     let named = || Value::Link(link.clone());
     let mut all = vec![link_in(&BRIDGES, link)];
@@ -305,6 +320,11 @@ pub fn made(view: &View, networks: &[Definition], directory: &Path, all: bool) -
         steps.extend(networks.iter().flat_map(elements).map(add));
     }
     for network in networks {
+        if network.driver == Driver::Vxlan {
+            let (name, tunnel) = (vxlan::link_of(network), vxlan::tunnel(network));
+            let there = view.link(&name).filter(|link| link.alias == alias_of(&network.name));
+            steps.extend(there.map(|_| Step::AddVxlan { name, mtu: 0, tunnel }));
+        }
         let link = view.link(&network.link).filter(|link| link.alias == alias_of(&network.name));
         steps.extend(link.map(|link| Step::AddBridge { name: link.name.clone(), mac: [0; 6], options: vec![] }));
     }
@@ -317,18 +337,6 @@ fn forwarding(link: &str) -> String {
 
 fn sysctl(key: &str, value: &str) -> Step {
     Step::Sysctl { place: Place::Hub, key: key.into(), value: value.into() }
-}
-
-/// A hardware address that follows from the IPv4 address: locally administered, the same whoever has the address, so that
-/// no neighbour's cache is ever stale.
-pub fn mac_of(address: Ipv4Addr) -> Mac {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0xd6, a, b, c, d]
-}
-
-/// The IPv6 network of a gateway with another address of it.
-pub fn same_network6(gateway: Ipv6Net, address: std::net::Ipv6Addr) -> Ipv6Net {
-    Ipv6Net::new_assert(address, gateway.prefix_len())
 }
 
 #[cfg(test)]
@@ -352,7 +360,8 @@ mod tests {
     }
 
     fn new_bridge() -> Bridge {
-        Bridge { definition: default_network(), link: None, addressed: false, addressed6: false }
+        let beside = Beside::Nothing;
+        Bridge { definition: default_network(), link: None, addressed: false, addressed6: false, beside }
     }
 
     fn there() -> Bridge {

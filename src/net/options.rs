@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 
 use super::definition::Definition;
+use super::driver::Driver;
 use super::step::{BRIDGE_OPTIONS, PORT_OPTIONS};
-use crate::error::refused;
+use super::{macvlan, vxlan};
+use crate::error::{refused, remedy_of};
 
 /// The name of an option in `--opt`, and in [`BRIDGE_OPTIONS`] or [`PORT_OPTIONS`].
 const OPTIONS: [(&str, &str, bool); 10] = [
@@ -36,11 +38,10 @@ pub const BRIDGE_DEFAULTS: [(&str, u32); 7] = [
 pub const PORT_DEFAULTS: [(&str, u32); 5] =
     [("hairpin", 0), ("isolated", 0), ("cost", 2), ("priority", 32), ("learning", 1)];
 
-/// Reads `KEY=VALUE`, an option of a network.
-pub fn option_of(text: &str) -> Result<(String, String)> {
+/// Reads `KEY=VALUE`, an option of a network of that driver; the key as a definition has it.
+pub fn option_of(driver: Driver, text: &str) -> Result<(String, String)> {
     let (key, value) = text.split_once('=').with_context(|| format!("set option `{text}`: KEY=VALUE is wanted"))?;
-    check_option(key, value)?;
-    Ok((key.to_owned(), value.to_owned()))
+    Ok((check_option(driver, key, value)?, value.to_owned()))
 }
 
 /// Reads `KEY=VALUE`, an option of one port; by its name in [`PORT_OPTIONS`].
@@ -57,7 +58,7 @@ pub fn port_option_of(text: &str) -> Result<(&'static str, u32)> {
         let remedy = format!("known are {}; those of bridges are set by `minirun network set`", known.join(", "));
         return Err(refused(format!("{}: there is no such option of a port", failed()), remedy));
     };
-    check_option(key, value)?;
+    check_bridge_option(key, value)?;
     Ok((kernel, number_of(value)?))
 }
 
@@ -71,9 +72,44 @@ pub fn check_together(options: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
-/// Checks an option of a network and its value.
-pub fn check_option(key: &str, value: &str) -> Result<()> {
+/// Checks an option of a network of that driver and its value. What it is called in a definition.
+pub fn check_option(driver: Driver, key: &str, value: &str) -> Result<String> {
     let failed = || format!("set option `{key}={value}`");
+    match driver {
+        Driver::Macvlan => {
+            return macvlan::check_option(key, value).map(str::to_owned).map_err(|error| told(failed(), error));
+        }
+        Driver::Ptp => {
+            return Err(refused(
+                format!("{}: driver ptp has no options", failed()),
+                "--mtu, --subnet and --ipv6 are known",
+            ));
+        }
+        Driver::Vxlan => {
+            if let Some(checked) = vxlan::check_option(key, value) {
+                return checked.map(|()| key.to_owned()).with_context(failed);
+            }
+        }
+        Driver::Bridge => {}
+    }
+    check_bridge_option(key, value).map(|()| key.to_owned())
+}
+
+fn told(what: String, error: anyhow::Error) -> anyhow::Error {
+    match remedy_of(&error).map(str::to_owned) {
+        Some(remedy) => refused(format!("{what}: {error}"), remedy),
+        None => error.context(what),
+    }
+}
+
+fn check_bridge_option(key: &str, value: &str) -> Result<()> {
+    let failed = || format!("set option `{key}={value}`");
+    if key.starts_with("vlan_") {
+        return Err(refused(
+            format!("{}: minirun's bridges have no VLANs", failed()),
+            "make a network for each instead; no kernel that minirun is tested on has vlan_filtering",
+        ));
+    }
     if !OPTIONS.iter().any(|(name, ..)| *name == key) {
         let known: Vec<&str> = OPTIONS.iter().map(|(name, ..)| *name).collect();
         return Err(refused(
@@ -137,10 +173,31 @@ mod tests {
     #[test]
     fn options_are_those_of_the_kernel() {
         for good in [("stp", "on"), ("ageing_time", "30000"), ("path_cost", "7"), ("learning", "off")] {
-            check_option(good.0, good.1).unwrap();
+            check_option(Driver::Bridge, good.0, good.1).unwrap();
         }
         for bad in [("stp", "2"), ("colour", "red"), ("hello_time", "5"), ("port_priority", "64"), ("max_age", "x")] {
-            assert!(check_option(bad.0, bad.1).is_err(), "{bad:?}");
+            assert!(check_option(Driver::Bridge, bad.0, bad.1).is_err(), "{bad:?}");
+        }
+        for (driver, key, value) in [
+            (Driver::Vxlan, "vni", "16777215"),
+            (Driver::Vxlan, "stp", "on"),
+            (Driver::Vxlan, "local", "fd00::1"),
+            (Driver::Macvlan, "parent", "eth0.10"),
+        ] {
+            assert_eq!(check_option(driver, key, value).unwrap(), key);
+        }
+        assert_eq!(check_option(Driver::Macvlan, "macvlan_mode", "vepa").unwrap(), "mode");
+        for (driver, key, value) in [
+            (Driver::Bridge, "vlan_filtering", "1"),
+            (Driver::Vxlan, "vni", "16777216"),
+            (Driver::Vxlan, "port", "0"),
+            (Driver::Vxlan, "group", "192.0.2.1"),
+            (Driver::Macvlan, "mode", "source"),
+            (Driver::Macvlan, "parent", "lo"),
+            (Driver::Macvlan, "stp", "on"),
+            (Driver::Ptp, "mode", "bridge"),
+        ] {
+            assert!(check_option(driver, key, value).is_err(), "{driver} {key}={value}");
         }
         let options = [("stp", "on"), ("path_cost", "7"), ("priority", "9")];
         let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();

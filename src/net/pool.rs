@@ -14,6 +14,9 @@ const DEFAULT_PREFIX: u8 = 20;
 /// The prefix length of a network whose range is not given: 254 addresses.
 const USER_PREFIX: u8 = 24;
 
+/// The prefix length of a network of two whose range is not given. (A /31 would do, but not for every program.)
+const TWO_PREFIX: u8 = 30;
+
 /// The ranges that networks are taken from, in this order.
 const RANGES: [([u8; 4], u8); 3] = [([10, 214, 0, 0], 15), ([172, 30, 0, 0], 15), ([192, 168, 0, 0], 16)];
 
@@ -31,12 +34,21 @@ pub fn for_default_network(taken: &[Taken]) -> Result<Ipv4Net> {
 
 /// The gateway of a new network called `name`. The first range is left to the network that is there in any case.
 pub fn for_network(name: &str, taken: &[Taken]) -> Result<Ipv4Net> {
+    for_user(name, USER_PREFIX, taken)
+}
+
+/// The range of a new network of two called `name`.
+pub fn for_two(name: &str, taken: &[Taken]) -> Result<Ipv4Net> {
+    for_user(name, TWO_PREFIX, taken).map(|gateway| gateway.trunc())
+}
+
+fn for_user(name: &str, prefix: u8, taken: &[Taken]) -> Result<Ipv4Net> {
     let reserved = Taken {
         range: Ipv4Net::new_assert(RANGES[0].0.into(), DEFAULT_PREFIX),
         holder: "kept for network `bridge`".into(),
     };
     let all: Vec<Taken> = std::iter::once(reserved).chain(taken.iter().cloned()).collect();
-    first_free(USER_PREFIX, &all, &format!("network `{name}`"))
+    first_free(prefix, &all, &format!("network `{name}`"))
 }
 
 fn first_free(prefix: u8, taken: &[Taken], what: &str) -> Result<Ipv4Net> {

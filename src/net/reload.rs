@@ -126,7 +126,7 @@ impl Scope<'_> {
         let keys: Vec<&str> = settings(&ground.missing, Place::Hub).into_iter().chain(of_members).collect();
         let hub = Seen::here(&keys)?;
         let table = intent.table();
-        let kernel = Kernel { hub: &hub, inside: None, table: &table, foreign: &[] };
+        let kernel = Kernel { hub: &hub, inside: None, table: &table, foreign: &[], plugged: &intent.plugged };
         let of_ground = differences(&ground.missing, kernel, &|step| intent.owner_of(step));
         let is_foreign =
             |network: &&Definition| of_ground.iter().any(|one| one.subject == network.name && one.is_foreign());

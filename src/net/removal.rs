@@ -8,12 +8,13 @@ use nix::fcntl::FlockArg;
 
 use super::apply::Applier;
 use super::definition::{Definition, Definitions};
+use super::driver::Driver;
 use super::hub::{self, View};
 use super::look::lock;
-use super::network;
 use super::rtnl::Rtnl;
 use super::step::Step;
 use super::table::{BRIDGES, link_in};
+use super::{ipam, network, vxlan};
 use crate::error::refused;
 
 /// Takes the managed networks, their table and the forwarding that came with them off the host, unless a container is on one
@@ -24,11 +25,13 @@ pub fn take_down(data_root: &Path) -> Result<Option<Vec<String>>> {
     let mut rtnl = Rtnl::open()?;
     let directory = hub::directory(&rtnl)?;
     let _turn = lock(&directory, FlockArg::LockExclusive)?;
-    let links: Vec<&str> = all.iter().map(|network| network.link.as_str()).collect();
-    let view = View::take(&mut rtnl, &links, &[])?;
-    for network in &all {
+    let links: Vec<String> = all.iter().flat_map(links_of).collect();
+    let view = View::take(&mut rtnl, &links.iter().map(String::as_str).collect::<Vec<_>>(), &[])?;
+    for network in all.iter().filter(|network| network.driver.has_bridge()) {
         unused(&mut rtnl, &view, network)?;
     }
+    // What has no bridge leaves nothing of its own on the host, and a cable's end that waits goes with its container.
+    all.retain(|network| network.driver.has_bridge());
     let steps = network::made(&view, &all, &directory, true);
     Applier::new(&mut rtnl, 0).undo(&steps)?;
     // The lock and the leases stay: others may be waiting for the one and hold the other.
@@ -57,26 +60,53 @@ pub fn remove(data_root: &Path, name: &str, members: impl FnOnce() -> Result<Vec
             format!("end them first: `minirun stop {}`", names.join(" ")),
         ));
     }
-    let view = View::take(&mut rtnl, &[&network.link], &[link_in(&BRIDGES, &network.link)])?;
-    unused(&mut rtnl, &view, &network)?;
+    let links = links_of(&network);
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    let view = View::take(&mut rtnl, &links, &[link_in(&BRIDGES, &network.link)])?;
+    if network.driver.has_bridge() {
+        unused(&mut rtnl, &view, &network)?;
+    } else {
+        unheld(&directory, &network)?;
+    }
     let steps = network::made(&view, std::slice::from_ref(&network), &directory, false);
     Applier::new(&mut rtnl, 0).undo(&steps)?;
-    for file in [format!("leases.{name}"), format!("leases6.{name}")] {
+    for file in ["leases", "leases6", "ends"].map(|kind| format!("{kind}.{name}")) {
         let _ = std::fs::remove_file(directory.join(file));
     }
     definitions.remove(name)
 }
 
+/// The links of a network on the host that are minirun's to take away.
+fn links_of(network: &Definition) -> Vec<String> {
+    match network.driver {
+        Driver::Bridge => vec![network.link.clone()],
+        Driver::Vxlan => vec![network.link.clone(), vxlan::link_of(network)],
+        Driver::Macvlan | Driver::Ptp => vec![],
+    }
+}
+
+/// Refuses where somebody has an address of the network: a container of another `--root`.
+fn unheld(directory: &Path, network: &Definition) -> Result<()> {
+    if ipam::is_in_use(directory, network)? {
+        let message =
+            format!("remove network `{}`: a container that was started with another --root is on it", network.name);
+        return Err(refused(message, "end it first"));
+    }
+    Ok(())
+}
+
 /// Waits a moment until no container is on the bridge: the kernel takes the link of one that has ended away a moment later.
 fn unused(rtnl: &mut Rtnl, view: &View, network: &Definition) -> Result<()> {
     let Some(bridge) = view.link(&network.link) else { return Ok(()) };
-    let mut ports = rtnl.count_ports(bridge.index)?;
+    let tunnel =
+        view.link(&vxlan::link_of(network)).filter(|link| link.alias == network.alias()).map(|link| link.index);
+    let mut ports = rtnl.count_ports(bridge.index, tunnel)?;
     for _ in 0..20 {
         if ports == 0 {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
-        ports = rtnl.count_ports(bridge.index)?;
+        ports = rtnl.count_ports(bridge.index, tunnel)?;
     }
     if ports > 0 {
         let message = format!("remove bridge `{}`: {ports} links are on it", network.link);

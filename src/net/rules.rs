@@ -175,15 +175,26 @@ pub fn everywhere(link: &str) -> [Element; 2] {
     ]
 }
 
+/// All addresses there are, by a container's interface `link`.
+pub fn everybody(link: &str, ipv6: bool) -> Vec<Element> {
+    let all6 = ipv6.then(|| Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
+    members(link, Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0), all6)
+}
+
+/// A range of IPv6 addresses by a container's interface `link`.
+pub fn members6(link: &str, net: Ipv6Net) -> Element {
+    Element {
+        end: vec![Value::Link(link.to_owned()), Value::Ipv6(net.broadcast())],
+        ..element(&MEMBERS6, vec![Value::Link(link.to_owned()), Value::Ipv6(net.network())])
+    }
+}
+
 /// The addresses of a network whose members reach a container by its interface `link`.
 pub fn members(link: &str, address: Ipv4Net, address6: Option<Ipv6Net>) -> Vec<Element> {
-    let range = |set, first: IpAddr, last: IpAddr| Element {
-        end: vec![Value::Link(link.to_owned()), last.into()],
-        ..element(set, vec![Value::Link(link.to_owned()), first.into()])
-    };
-    let mut all = vec![range(&MEMBERS4, address.network().into(), address.broadcast().into())];
-    all.extend(address6.map(|net| range(&MEMBERS6, net.network().into(), net.broadcast().into())));
-    all
+    let end = vec![Value::Link(link.to_owned()), Value::Ipv4(address.broadcast())];
+    let first = vec![Value::Link(link.to_owned()), Value::Ipv4(address.network())];
+    let own = Element { end, ..element(&MEMBERS4, first) };
+    std::iter::once(own).chain(address6.map(|net| members6(link, net))).collect()
 }
 
 /// The table that these changes make, as the kernel will tell of it.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::explain::{commands, reason};
 use super::mode::Mode;
+use super::ptp::Again;
 use super::step::{Place, Step};
 use super::table::{Change, TABLE};
 
@@ -17,6 +18,8 @@ pub struct Script<'a> {
     pub mode: &'a Mode,
     /// The name of the container, and of its namespace; `None` for networks alone.
     pub container: Option<&'a str>,
+    /// What is done in other containers first.
+    pub again: &'a [Again],
     /// Steps that make the managed networks.
     pub host_steps: &'a [Step],
     /// Steps that make the container's part.
@@ -69,6 +72,7 @@ impl Script<'_> {
     /// The same for programs: an array of steps.
     pub fn json(&self) -> Value {
         let netns = self.container.unwrap_or_default();
+        let again = self.again.iter().flat_map(|other| other.steps.iter().map(|step| step_json(step, &other.name)));
         let namespace = self.own_namespace().map(|netns| {
             json!({
                 "place": "host", "commands": [format!("ip netns add {}", word(netns))], "reason": NAMESPACE,
@@ -76,7 +80,7 @@ impl Script<'_> {
             })
         });
         let one = |step: &Step| step_json(step, netns);
-        self.host_steps.iter().map(one).chain(namespace).chain(self.steps.iter().map(one)).collect()
+        self.host_steps.iter().map(one).chain(again).chain(namespace).chain(self.steps.iter().map(one)).collect()
     }
 
     fn own_namespace(&self) -> Option<&str> {
@@ -89,14 +93,24 @@ impl Script<'_> {
     }
 
     /// Titles, and the steps below each: why, and what.
-    fn parts(&self) -> [(&'static str, Vec<(String, Vec<String>)>); 2] {
+    fn parts(&self) -> Vec<(String, Vec<(String, Vec<String>)>)> {
         let netns = self.container.unwrap_or_default();
         let told = |step: &Step| (reason(step), commands(step, netns));
         let namespace =
             self.own_namespace().map(|netns| (NAMESPACE.to_owned(), vec![format!("ip netns add {}", word(netns))]));
         let own = namespace.into_iter().chain(self.steps.iter().map(told)).collect();
         let shared = self.host_steps.iter().map(told).collect();
-        [("The managed networks: made once, kept for all containers.", shared), ("The container.", own)]
+        let of_other = |other: &Again| {
+            let title = format!(
+                "Container `{0}`, at the other end of a cable, has lost its own; its namespace is called `{0}`.",
+                other.name
+            );
+            (title, other.steps.iter().map(|step| (reason(step), commands(step, &other.name))).collect())
+        };
+        let mut parts = vec![("The managed networks: made once, kept for all containers.".to_owned(), shared)];
+        parts.extend(self.again.iter().map(of_other));
+        parts.push(("The container.".to_owned(), own));
+        parts
     }
 
     /// Last first: the container's part, its namespace, what was made for it.
@@ -126,7 +140,9 @@ pub fn step_json(step: &Step, netns: &str) -> Value {
 pub fn undo(step: &Step, all: &[Step], netns: &str) -> Vec<String> {
     let makes_table = |step: &Step| matches!(step, Step::Nft(Change::AddTable));
     match step {
-        Step::AddBridge { name, .. } | Step::AddVeth { host: name, .. } => vec![format!("ip link del {}", word(name))],
+        Step::AddBridge { name, .. } | Step::AddVxlan { name, .. } | Step::AddVeth { host: name, .. } => {
+            vec![format!("ip link del {}", word(name))]
+        }
         Step::Lend { device, name } => device.commands_back(&word(netns), name),
         Step::Sysctl { place: Place::Hub, key, value } if value == "1" => {
             // A link's own go with the link.

@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan,
+    InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_sys::Socket;
 use std::net::IpAddr;
 
@@ -47,14 +48,35 @@ pub struct Link {
     pub alias: String,
     /// The index of the bridge that it is a port of.
     pub bridge: Option<u32>,
-    /// The index of the other end, in the namespace where that is.
+    /// The index of the other end, in the namespace where that is; of a link on another one, that one's.
     pub peer: Option<u32>,
+    /// As a link on another one, its mode, one of [`MACVLAN_MODES`](super::step::MACVLAN_MODES) or nothing known.
+    pub macvlan: Option<&'static str>,
+    /// As a tunnel, where it leads.
+    pub tunnel: Option<Tunnel>,
     /// Whether the kernel makes it no IPv6 link-local address; where it has no IPv6, neither.
     pub no_link_local: bool,
     /// As a bridge, by the names of [`BRIDGE_OPTIONS`](super::step::BRIDGE_OPTIONS).
     pub bridge_options: Vec<(&'static str, u32)>,
     /// As a port, by the names of [`PORT_OPTIONS`](super::step::PORT_OPTIONS).
     pub port_options: Vec<(&'static str, u32)>,
+}
+
+/// A tunnel of VXLAN, as the kernel tells of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The network's number.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// The host or the group that it was made with.
+    pub to: Option<IpAddr>,
+    /// The address that it sends from, where that was said.
+    pub local: Option<IpAddr>,
+    /// The index of the link that it sends by, where that was said.
+    pub dev: Option<u32>,
+    /// Whom it sends to what it does not know the place of.
+    pub remotes: Vec<IpAddr>,
 }
 
 /// A network namespace at one moment.
@@ -100,7 +122,13 @@ impl Seen {
     }
 
     fn by(mut rtnl: Rtnl, socket: Socket, settings: HashMap<String, Option<String>>) -> Result<Self> {
-        let links = rtnl.links()?.iter().map(link).collect();
+        let mut links: Vec<Link> = rtnl.links()?.iter().map(link).collect();
+        for link in &mut links {
+            if let Some(tunnel) = &mut link.tunnel {
+                let database = rtnl.database_of_tunnel(link.index)?;
+                tunnel.remotes = database.iter().filter_map(remote).collect();
+            }
+        }
         let addresses = rtnl.addresses(0)?.into_iter().chain(rtnl.addresses6(0)?);
         let addresses = addresses.filter_map(|message| address(&message)).collect();
         let gateways = rtnl.default_gateways()?;
@@ -119,6 +147,23 @@ impl Seen {
     pub fn name_of(&self, index: u32) -> &str {
         self.links.iter().find(|link| link.index == index).map_or("nothing", |link| link.name.as_str())
     }
+}
+
+/// The host that an entry for all addresses leads to.
+fn remote(entry: &NeighbourMessage) -> Option<IpAddr> {
+    let (mut all, mut remote) = (false, None);
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(mac) => all = mac.iter().all(|byte| *byte == 0),
+            // The message is one of bridges, and so does not say of which version its addresses are.
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+                let four = <[u8; 4]>::try_from(bytes.as_slice()).map(IpAddr::from);
+                remote = four.or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from)).ok();
+            }
+            _ => {}
+        }
+    }
+    remote.filter(|_| all)
 }
 
 fn read(key: &str) -> Option<String> {
@@ -187,11 +232,46 @@ fn tell_kind(link: &mut Link, info: &LinkInfo) {
                 link.bridge_options.retain(|(option, _)| !TOLD_BY_ROOT.contains(option));
             }
         }
+        LinkInfo::Data(InfoData::MacVlan(data)) => {
+            link.macvlan = data.iter().find_map(|one| match one {
+                InfoMacVlan::Mode(mode) => Some(mode_name(mode)),
+                _ => None,
+            });
+        }
+        LinkInfo::Data(InfoData::Vxlan(data)) => link.tunnel = Some(tunnel(data)),
         LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
             link.port_options = data.iter().filter_map(port_option).collect();
         }
         _ => {}
     }
+}
+
+fn mode_name(mode: &MacVlanMode) -> &'static str {
+    match mode {
+        MacVlanMode::Bridge => "bridge",
+        MacVlanMode::Private => "private",
+        MacVlanMode::Vepa => "vepa",
+        MacVlanMode::Passthrough => "passthru",
+        MacVlanMode::Source => "source",
+        _ => "another",
+    }
+}
+
+fn tunnel(data: &[InfoVxlan]) -> Tunnel {
+    let mut tunnel = Tunnel::default();
+    for one in data {
+        match one {
+            InfoVxlan::Id(vni) => tunnel.vni = *vni,
+            InfoVxlan::Port(port) => tunnel.port = *port,
+            InfoVxlan::Group(to) => tunnel.to = Some(IpAddr::from(*to)),
+            InfoVxlan::Group6(to) => tunnel.to = Some(IpAddr::from(*to)),
+            InfoVxlan::Local(local) => tunnel.local = Some(IpAddr::from(*local)),
+            InfoVxlan::Local6(local) => tunnel.local = Some(IpAddr::from(*local)),
+            InfoVxlan::Link(dev) => tunnel.dev = Some(*dev).filter(|dev| *dev != 0),
+            _ => {}
+        }
+    }
+    tunnel
 }
 
 fn bridge_option(info: &InfoBridge) -> Option<(&'static str, u32)> {

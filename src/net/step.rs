@@ -12,6 +12,7 @@ use super::origin::Origin;
 use super::rate::Rate;
 use super::rtnl::Mac;
 use super::table::Change;
+use super::vxlan::Tunnel;
 
 /// The network namespace in which a step acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +28,9 @@ pub const BRIDGE_OPTIONS: [&str; 7] =
     ["stp_state", "ageing_time", "forward_delay", "hello_time", "max_age", "priority", "mcast_snooping"];
 /// Options of a port of a bridge, by their names in bridge(8).
 pub const PORT_OPTIONS: [&str; 5] = ["hairpin", "isolated", "cost", "priority", "learning"];
+
+/// What links of one parent do with each other, by their names in the kernel (ip-link(8)).
+pub const MACVLAN_MODES: [&str; 4] = ["bridge", "private", "vepa", "passthru"];
 
 /// One change to a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +84,7 @@ pub enum Step {
         peer: String,
         /// Its hardware address.
         peer_mac: Mac,
-        /// Its index, so that later steps need not ask for it; 0 where it is not known.
+        /// Its index, so that later steps need not ask for it; the kernel's choice where it is 0.
         peer_index: u32,
     },
     /// A place at the host's end where what comes from the container is looked at.
@@ -94,6 +98,57 @@ pub enum Step {
         link: String,
         /// The addresses.
         origin: Origin,
+    },
+    /// A link of its own on one of the hub, born in the container.
+    AddMacvlan {
+        /// The link in the hub.
+        parent: String,
+        /// One of [`MACVLAN_MODES`].
+        mode: &'static str,
+        /// Its name in the container.
+        name: String,
+        /// Its hardware address; in mode passthru the parent's, whatever is said.
+        mac: Mac,
+        /// In bytes, no more than the parent's.
+        mtu: u32,
+        /// Its index, so that later steps need not ask for it; the kernel's choice where it is 0.
+        index: u32,
+    },
+    /// A tunnel in the hub, down.
+    AddVxlan {
+        /// The link's name.
+        name: String,
+        /// In bytes.
+        mtu: u32,
+        /// Where it leads.
+        tunnel: Tunnel,
+    },
+    /// A further host that a tunnel sends to what it does not know the place of.
+    AddFlood {
+        /// The tunnel.
+        link: String,
+        /// The host's address.
+        remote: IpAddr,
+    },
+    /// A link of the hub moves into the container.
+    MoveLink {
+        /// The link in the hub, down.
+        link: String,
+        /// What it is called there.
+        name: String,
+        /// Its hardware address there.
+        mac: Mac,
+        /// In bytes.
+        mtu: u32,
+        /// Its index there; the kernel's choice where it is 0.
+        index: u32,
+    },
+    /// A link goes, if it is there.
+    DeleteLink {
+        /// Where it is.
+        place: Place,
+        /// Its name.
+        link: String,
     },
     /// The host's end becomes a port of the bridge, tagged with `alias`.
     SetPort {
@@ -206,6 +261,7 @@ impl Step {
             Self::AddAddress { place, .. }
             | Self::NoLinkLocal { place, .. }
             | Self::SetUp { place, .. }
+            | Self::DeleteLink { place, .. }
             | Self::SetMtu { place, .. }
             | Self::SetMac { place, .. }
             | Self::Shape { place, .. }
@@ -219,6 +275,10 @@ impl Step {
             Self::AddBridge { .. }
             | Self::SetAlias { .. }
             | Self::AddVeth { .. }
+            | Self::AddMacvlan { .. }
+            | Self::AddVxlan { .. }
+            | Self::AddFlood { .. }
+            | Self::MoveLink { .. }
             | Self::AddIngress { .. }
             | Self::AddFilter { .. }
             | Self::SetPort { .. }

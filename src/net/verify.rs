@@ -3,6 +3,8 @@
 //! The fourth reading of the list that `apply.rs` does and undoes and `explain.rs` prints. Used by `reload.rs`, for
 //! `network verify` and `network reload`. Nothing is changed here, and nothing asked: what there is stands in `seen.rs`.
 
+mod drivers;
+
 use std::collections::HashMap;
 
 use super::difference::{Difference, is_not, is_same, wrong_mac, wrong_option};
@@ -26,6 +28,8 @@ pub struct Kernel<'a> {
     pub table: &'a [Step],
     /// Names of bridges in whose place there is somebody else's link.
     pub foreign: &'a [String],
+    /// Links of cables both of whose ends containers have: they are not in the hub.
+    pub plugged: &'a [String],
 }
 
 /// What of these steps is not as it should be, in their order. `subject` says whose a step is.
@@ -89,14 +93,21 @@ impl<'a> Comparison<'a> {
         let of = |place: Place, link: &str| self.lost.get(&(place, link.to_owned())).copied();
         let at = match step {
             Step::SetPortOption { link, .. } => of(Place::Hub, link).or_else(|| self.unplugged.get(link).copied()),
-            Step::AddDefaultRoute { .. } => {
-                let inside = |key: &(Place, String)| key.0 == Place::Container;
-                self.lost.iter().find(|(key, _)| inside(key)).map(|(_, at)| *at)
+            Step::AddDefaultRoute { gateway } => {
+                // It goes with the link that its router is behind.
+                let link = self.steps.iter().find_map(|step| match step {
+                    Step::AddAddress { place: Place::Container, link, address } if address.contains(gateway) => {
+                        Some(link)
+                    }
+                    _ => None,
+                });
+                link.and_then(|link| of(Place::Container, link))
             }
             Step::Sysctl { place, key, .. } => key.split('/').nth(3).and_then(|link| of(*place, link)),
             Step::SetAlias { link, .. }
             | Step::SetPort { link, .. }
             | Step::SetBridgeOption { link, .. }
+            | Step::AddFlood { link, .. }
             | Step::AddIngress { link }
             | Step::AddFilter { link, .. } => of(Place::Hub, link),
             Step::AddAddress { place, link, .. }
@@ -142,9 +153,18 @@ impl<'a> Comparison<'a> {
             Step::NftInside(change) => self.rules(Place::Container, step, change),
             Step::AddIngress { link } => self.ingress(step, link),
             Step::AddFilter { link, origin } => self.filter(step, link, &origin.program()),
+            Step::AddMacvlan { parent, mode, name, mac, mtu, .. } => {
+                self.macvlan(step, (parent, mode), name, (*mac, *mtu));
+            }
+            Step::AddVxlan { name, mtu, tunnel } => self.tunnel(step, name, *mtu, tunnel),
+            Step::AddFlood { link, remote } => self.flood(step, link, *remote),
+            Step::MoveLink { name, mac, mtu, .. } => self.plugged_end(step, name, (*mac, *mtu)),
+            // The name is looked at with the link, and what is deleted was in the way of one; a link that is lent may have become
+            // what its container made of it.
+            Step::Rename { .. } | Step::DeleteLink { .. } | Step::Lend { .. } => {}
+            // The end that waited is plugged in.
+            Step::SetAlias { link, .. } if self.is_plugged(link) => {}
             Step::Shape { place, link, rate, .. } => self.rate(step, (*place, link), rate.bytes),
-            // The name is looked at with the pair; a link that is lent may have become what its container made of it.
-            Step::Rename { .. } | Step::Lend { .. } => {}
             Step::AddTap { link, .. } => {
                 if self.link(Place::Container, link).is_none() {
                     self.tell(step, format!("tap device {link}: not there"), "restart the container".to_owned());
@@ -255,6 +275,9 @@ impl<'a> Comparison<'a> {
     fn veth(&mut self, step: &Step, host: &str, mtu: u32, (peer, mac): (&str, Mac)) {
         let ends = [(Place::Hub, host.to_owned()), (Place::Container, peer.to_owned())];
         let Some(link) = self.kernel.hub.link(host) else {
+            if self.is_plugged(host) && self.has_end(peer, mac) {
+                return self.plugged_end(step, peer, (mac, mtu));
+            }
             let at =
                 self.differ(step, format!("link {host}: not there, nor {peer} in the container"), vec![step.clone()]);
             self.lost.extend(ends.map(|end| (end, at)));
@@ -306,7 +329,9 @@ impl<'a> Comparison<'a> {
             self.differ(step, format!("link {name}: {wrong}"), vec![mend]);
         }
         // What is not asked for is what a new port has.
-        for (option, value) in PORT_DEFAULTS {
+        // The cost is that of a veth; a tunnel's follows from the link that it sends by.
+        let is_tunnel = link.tunnel.is_some();
+        for (option, value) in PORT_DEFAULTS.into_iter().filter(|(option, _)| !(is_tunnel && *option == "cost")) {
             let asked = |step: &Step| matches!(step, Step::SetPortOption { link, option: other, .. } if link == name && *other == option);
             if !self.steps.iter().any(asked) {
                 self.port_option(&[], name, (option, value));
@@ -433,7 +458,7 @@ mod tests {
             Step::SetUp { place: Place::Hub, link: "b".into() },
             Step::Sysctl { place: Place::Hub, key: "net/ipv4/conf/b/forwarding".into(), value: "1".into() },
         ];
-        let kernel = Kernel { hub: &hub, inside: None, table: &[], foreign: &[] };
+        let kernel = Kernel { hub: &hub, inside: None, table: &[], foreign: &[], plugged: &[] };
         let found = differences(&steps, kernel, &|_| "net".into());
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].steps, steps);

@@ -93,8 +93,9 @@ impl Snapshot {
         all.firewall();
         all.sysctls(Path::new("/proc/sys/net"));
         for value in all.0.values_mut() {
-            let own_veth = value.contains("ifalias=minirun:") && value.contains("linkinfo.info_kind=veth");
-            let diced = own_veth || value.contains("linkinfo.info_kind=tun");
+            let kinds = ["linkinfo.info_kind=veth", "linkinfo.info_kind=vxlan"];
+            let own = value.contains("ifalias=minirun:") && kinds.iter().any(|kind| value.contains(kind));
+            let diced = own || value.contains("linkinfo.info_kind=tun");
             let numbers = ["ifindex=", "link_index=", "link=", "link_netnsid=", "peer_ifindex=", "tso_max_size="];
             let stays = |word: &&str| {
                 let number = numbers.iter().any(|number| word.starts_with(number));
@@ -114,6 +115,12 @@ impl Snapshot {
             let name = text(&link["ifname"]).to_owned();
             for (at, filter) in list("tc", &["-j", "filter", "show", "dev", &name, "ingress"]).iter().enumerate() {
                 self.add("filter", format!("{name} {at}"), words(filter));
+            }
+        }
+        // Whom tunnels lead to.
+        for entry in list("bridge", &["-j", "fdb", "show"]) {
+            if text(&entry["mac"]) == "00:00:00:00:00:00" {
+                self.add("flood", format!("{} {}", text(&entry["ifname"]), text(&entry["dst"])), "");
             }
         }
         for neighbour in list("ip", &["-j", "neigh", "show", "nud", "permanent"]) {

@@ -98,6 +98,10 @@ fn row<T>(network: &Definition, container: Option<String>, what: T) -> Row<T> {
 
 /// The network's bridge, which must be there.
 fn bridge(rtnl: &mut Rtnl, network: &Definition) -> Result<Bridge> {
+    if !network.driver.has_bridge() {
+        let message = format!("inspect network `{}`: with driver {} it has no bridge", network.name, network.driver);
+        return Err(refused(message, "leave the option out: `minirun network inspect` tells what it has"));
+    }
     let message = rtnl.link_called(&network.link)?.filter(|message| seen::link(message).is_bridge);
     let message = message.with_context(|| format!("inspect network `{}`: it has no bridge", network.name));
     message

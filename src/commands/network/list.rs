@@ -12,20 +12,22 @@ use serde_json::{Value, json};
 use super::bridge::{Views, view};
 use crate::listing::{self, Column, Format, ListArgs, Listing};
 use crate::net::definition::{BRIDGE, Definition, Definitions};
+use crate::net::driver::Driver;
 use crate::net::explain::colons;
 use crate::net::mode::DEFAULT;
 use crate::net::network::Bridge;
 use crate::net::rtnl::Rtnl;
+use crate::net::{macvlan, vxlan};
 use crate::state::{Found, State};
 
 /// A network as it is listed.
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
-    driver: &'static str,
+    driver: Driver,
     subnet: Option<Ipv4Net>,
     subnet6: Option<Ipv6Net>,
-    bridge: String,
+    bridge: Option<String>,
     internal: bool,
     isolate: bool,
     members: usize,
@@ -43,10 +45,13 @@ pub fn ls(args: &LsArgs, root: &Path, data_root: &Path) -> Result<()> {
         let definition = definition.as_ref();
         Row {
             name: name.to_owned(),
-            driver: "bridge",
+            driver: definition.map_or(Driver::Bridge, |one| one.driver),
             subnet: definition.map(|one| one.gateway.trunc()),
             subnet6: definition.and_then(|one| one.gateway6).map(|net| net.trunc()),
-            bridge: definition.map_or(BRIDGE, |one| &one.link).to_owned(),
+            bridge: match definition {
+                None => Some(BRIDGE.to_owned()),
+                Some(one) => one.driver.has_bridge().then(|| one.link.clone()),
+            },
             internal: definition.is_some_and(|one| one.internal),
             isolate: definition.is_some_and(|one| one.isolate),
             members: members(&found, name).count(),
@@ -66,10 +71,10 @@ pub fn ls(args: &LsArgs, root: &Path, data_root: &Path) -> Result<()> {
         &Listing {
             columns: vec![
                 Column::new("NAME", |row: &Row| row.name.clone()).at_most(32),
-                Column::new("DRIVER", |row: &Row| row.driver.to_owned()),
+                Column::new("DRIVER", |row: &Row| row.driver.to_string()),
                 Column::new("SUBNET", |row: &Row| text(row.subnet.map(|net| net.to_string()))),
                 Column::new("SUBNET6", |row: &Row| text(row.subnet6.map(|net| net.to_string()))),
-                Column::new("BRIDGE", |row: &Row| row.bridge.clone()),
+                Column::new("BRIDGE", |row: &Row| text(row.bridge.clone())),
                 Column::new("KIND", kind),
                 Column::new("MEMBERS", |row: &Row| row.members.to_string()).right(),
             ],
@@ -112,8 +117,12 @@ pub fn inspect(args: &InspectArgs, root: &Path, data_root: &Path) -> Result<()> 
     }
     let mut rows = Vec::new();
     for definition in &networks {
-        let link = rtnl.link_called(&definition.link)?;
-        rows.push(Whole { value: whole(definition, link.is_some(), &found) });
+        let made = match definition.driver.has_bridge() {
+            true => rtnl.link_called(&definition.link)?.is_some(),
+            // Of these there is as much as containers have.
+            false => members(&found, &definition.name).next().is_some(),
+        };
+        rows.push(Whole { value: whole(definition, made, &found) });
     }
     let list = ListArgs { format: args.format.clone().unwrap_or(Format::Json), ..ListArgs::default() };
     fn name(row: &Whole) -> &str {
@@ -129,23 +138,25 @@ fn whole(definition: &Definition, made: bool, found: &[Found]) -> Value {
             "id": found.record.id,
             "name": found.record.name,
             "interface": own.name,
-            "host_interface": own.host,
+            "host_interface": (!own.host.is_empty()).then_some(&own.host),
             "mac_address": colons(&own.mac),
             "ip_address": own.address.addr(),
             "global_ipv6_address": own.address6.map(|net| net.addr()),
             "aliases": own.aliases,
         }))
     };
-    json!({
+    let driver = definition.driver;
+    let tunnel = (driver == Driver::Vxlan).then(|| vxlan::tunnel(definition));
+    let mut value = json!({
         "name": definition.name,
-        "driver": "bridge",
-        "bridge": definition.link,
+        "driver": driver,
+        "bridge": driver.has_bridge().then_some(&definition.link),
         "made": made,
         "subnet": definition.gateway.trunc(),
-        "gateway": definition.gateway.addr(),
+        "gateway": definition.router(),
         "ip_range": definition.range,
         "subnet6": definition.gateway6.map(|net| net.trunc()),
-        "gateway6": definition.gateway6.map(|net| net.addr()),
+        "gateway6": definition.gateway6.filter(|_| driver != Driver::Ptp).map(|net| net.addr()),
         "internal": definition.internal,
         "isolate": definition.isolate,
         "mtu": definition.mtu,
@@ -153,7 +164,18 @@ fn whole(definition: &Definition, made: bool, found: &[Found]) -> Value {
         "labels": definition.labels,
         "created": definition.created,
         "members": members(found, &definition.name).filter_map(member).collect::<Vec<_>>(),
-    })
+    });
+    if driver == Driver::Macvlan {
+        value["parent"] = json!(definition.link);
+        value["mode"] = json!(macvlan::mode(definition));
+    }
+    if let Some(tunnel) = tunnel {
+        value["tunnel"] = json!(vxlan::link_of(definition));
+        value["vni"] = json!(tunnel.vni);
+        value["port"] = json!(tunnel.port);
+        value["remotes"] = json!(definition.remotes);
+    }
+    value
 }
 
 /// Options of `network ls`.

@@ -12,6 +12,7 @@ use super::list::members;
 use crate::control::{self, Ask};
 use crate::error::{print, refused};
 use crate::net::definition::{Definition, Definitions};
+use crate::net::driver::Driver;
 use crate::net::explain::commands;
 use crate::net::mode::DEFAULT;
 use crate::net::options::{check_together, option_of, options_of, port_option_of, port_options};
@@ -66,7 +67,6 @@ pub struct SetPortArgs {
 
 /// Sets options of a network.
 pub fn set(args: &SetArgs, root: &Path, data_root: &Path) -> Result<()> {
-    let options: BTreeMap<String, String> = args.options.iter().map(|text| option_of(text)).collect::<Result<_>>()?;
     if args.network == DEFAULT {
         let message = format!("set options of network `{DEFAULT}`: it has no definition to keep them in");
         return Err(refused(message, "make one of your own: `minirun network create NAME --opt KEY=VALUE`"));
@@ -74,6 +74,14 @@ pub fn set(args: &SetArgs, root: &Path, data_root: &Path) -> Result<()> {
     let definitions = Definitions::open(data_root);
     let _writing = if args.dry_run { None } else { Some(definitions.lock()?) };
     let before = definitions.find(&args.network)?;
+    if !before.driver.has_bridge() {
+        let message =
+            format!("set options of network `{}`: with driver {} it has no bridge", before.name, before.driver);
+        return Err(refused(message, "remove it and make it as it is to be: `minirun network create`"));
+    }
+    // What is of a tunnel is the same on all hosts, and is said once.
+    let options = args.options.iter().map(|text| option_of(Driver::Bridge, text));
+    let options: BTreeMap<String, String> = options.collect::<Result<_>>()?;
     let mut after = before.clone();
     after.options.extend(options);
     check_together(&after.options)?;
@@ -108,7 +116,9 @@ fn steps_of(rtnl: &mut Rtnl, before: &Definition, after: &Definition, found: &[F
     let set = |(option, value)| Step::SetBridgeOption { link: bridge.name.clone(), option, value };
     steps.extend(new.into_iter().map(set));
     // As the kernel lists them: one that starts just now is not on record yet.
-    for port in rtnl.ports(bridge.index)?.iter().map(seen::link).filter(|port| port.alias.starts_with("minirun:")) {
+    // A tunnel is no container's.
+    let of_containers = |port: &seen::Link| port.alias.starts_with("minirun:") && port.alias != after.alias();
+    for port in rtnl.ports(bridge.index)?.iter().map(seen::link).filter(of_containers) {
         let mut interfaces = members(found, &after.name).flat_map(|found| &found.record.interfaces);
         let own =
             interfaces.find(|interface| interface.host == port.name).map(|own| own.port.clone()).unwrap_or_default();
@@ -128,6 +138,13 @@ pub fn set_port(args: &SetPortArgs, root: &Path, _data_root: &Path) -> Result<()
     };
     let found = State::open(root)?.find(container)?;
     let interface = interface(&found, which)?;
+    if !interface.driver.has_bridge() {
+        let message = format!(
+            "set options of the port of container `{}`: with driver {} `{}` is no port of a bridge",
+            found.record.name, interface.driver, interface.name
+        );
+        return Err(refused(message, "`network inspect` tells what driver a network has"));
+    }
     if args.dry_run {
         let link = || interface.host.clone();
         let steps = options.into_iter().map(|(option, value)| Step::SetPortOption { link: link(), option, value });

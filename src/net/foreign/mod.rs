@@ -204,6 +204,7 @@ pub fn places_of(rtnl: &mut Rtnl, view: &View, network: &Definition) -> Result<V
 /// Warns where another program's rules keep the containers of these networks from the outside. It stops nothing: what cannot
 /// be read is not told.
 pub fn warn(networks: &[&Definition]) {
+    let networks: Vec<&&Definition> = networks.iter().filter(|network| network.driver.has_bridge()).collect();
     if networks.is_empty() {
         return;
     }
@@ -212,7 +213,7 @@ pub fn warn(networks: &[&Definition]) {
         let view = View::take(&mut rtnl, &[], &[])?;
         let firewall = Firewall::read()?;
         let mut all = Vec::new();
-        for network in networks {
+        for network in &networks {
             for places in places_of(&mut rtnl, &view, network)? {
                 all.extend(firewall.obstacles(&places));
             }

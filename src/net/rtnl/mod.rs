@@ -27,8 +27,9 @@ use nix::sys::socket::{MsgFlags, recv};
 pub use self::lending::{Kept, again, command, give_back, lend, set_mac_at, set_mtu_at};
 pub use self::questions::Disciplines;
 pub use self::requests::{
-    add_address, add_bridge, add_default_route, add_filter, add_ingress, add_veth, delete_link, no_link_local, rename,
-    replace_default_route, set_alias, set_bridge_option, set_mac, set_mtu, set_port, set_port_option, set_up, shape,
+    add_address, add_bridge, add_default_route, add_filter, add_flood, add_ingress, add_macvlan, add_veth, add_vxlan,
+    delete_link, move_link, no_link_local, rename, replace_default_route, set_alias, set_bridge_option, set_mac,
+    set_mtu, set_port, set_port_option, set_up, shape,
 };
 use super::wire::{Received, explain_error, messages};
 
@@ -218,14 +219,16 @@ impl Rtnl {
         Ok(answer.with_context(|| format!("look at link `{name}`"))?.and_then(as_link))
     }
 
-    /// How many ports the bridge with this index has.
-    pub fn count_ports(&mut self, bridge: u32) -> Result<usize> {
+    /// How many ports the bridge with this index has, without the one with index `but`.
+    pub fn count_ports(&mut self, bridge: u32, but: Option<u32>) -> Result<usize> {
         let mut question = LinkMessage::default();
         question.attributes.push(LinkAttribute::Controller(bridge));
         question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let answer = self.dump(&RouteNetlinkMessage::GetLink(question)).context("list ports")?;
         let is_port = |message: &RouteNetlinkMessage| match message {
-            RouteNetlinkMessage::NewLink(link) => link.attributes.contains(&LinkAttribute::Controller(bridge)),
+            RouteNetlinkMessage::NewLink(link) => {
+                link.attributes.contains(&LinkAttribute::Controller(bridge)) && Some(link.header.index) != but
+            }
             _ => false,
         };
         Ok(answer.iter().filter(|message| is_port(message)).count())

@@ -87,6 +87,17 @@ impl Rtnl {
         self.neighbours(question).context("list the forwarding database")
     }
 
+    /// What the tunnel with this index knows of other hosts: its forwarding database.
+    pub fn database_of_tunnel(&mut self, tunnel: u32) -> Result<Vec<NeighbourMessage>> {
+        let mut question = NeighbourMessage::default();
+        question.header.family = AddressFamily::Bridge;
+        question.header.ifindex = tunnel;
+        let mut all = self.neighbours(question).context("list a tunnel's forwarding database")?;
+        // Kernels before 4.20 answer with all links'.
+        all.retain(|entry| entry.header.ifindex == tunnel);
+        Ok(all)
+    }
+
     /// The neighbours of the link with this index, of both families.
     pub fn neighbours_of(&mut self, link: u32) -> Result<Vec<NeighbourMessage>> {
         let mut all = Vec::new();

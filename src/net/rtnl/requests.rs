@@ -3,19 +3,23 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
-    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
+    InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanMode,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::super::origin::Instruction;
 use super::super::rate::Rate;
+use super::super::vxlan::Tunnel;
 use super::{Mac, Request};
 
 /// A new bridge, down, with a hardware address of its own: without one it would take its ports' and change with them. Its
@@ -83,6 +87,79 @@ pub fn add_veth(host: &str, mtu: u32, peer: &str, peer_mac: Mac, peer_index: u32
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// A new macvlan link on the one with index `parent`, born in the network namespace of process `pid` with its final name and
+/// index. (The parent's index is one of the namespace that is asked.) Without `mac` it has what the mode gives it.
+pub fn add_macvlan(parent: u32, mode: &str, name: &str, mac: Option<Mac>, mtu: u32, index: u32, pid: u32) -> Request {
+    let mode = match mode {
+        "private" => MacVlanMode::Private,
+        "vepa" => MacVlanMode::Vepa,
+        "passthru" => MacVlanMode::Passthrough,
+        _ => MacVlanMode::Bridge,
+    };
+    let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::MacVlan)
+        .set_info_data(InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)]))
+        .append_extra_attribute(LinkAttribute::Link(parent))
+        .index(index)
+        .name(name)
+        .mtu(mtu)
+        .setns_by_pid(pid);
+    let link = match mac {
+        Some(mac) => link.address(mac.to_vec()),
+        None => link,
+    };
+    Request { message: RouteNetlinkMessage::NewLink(link.build()), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// A new tunnel, down. `dev` is the index of the link that it sends by.
+pub fn add_vxlan(name: &str, mtu: u32, tunnel: &Tunnel, dev: Option<u32>) -> Request {
+    let mut info = vec![InfoVxlan::Id(tunnel.vni), InfoVxlan::Port(tunnel.port)];
+    info.extend(tunnel.to.map(|to| match to {
+        IpAddr::V4(to) => InfoVxlan::Group(to),
+        IpAddr::V6(to) => InfoVxlan::Group6(to),
+    }));
+    info.extend(tunnel.local.map(|local| match local {
+        IpAddr::V4(local) => InfoVxlan::Local(local),
+        IpAddr::V6(local) => InfoVxlan::Local6(local),
+    }));
+    info.extend(dev.map(InfoVxlan::Link));
+    // Said by name, because without this attribute the kernel takes it for off.
+    info.push(InfoVxlan::Learning(true));
+    let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Vxlan)
+        .set_info_data(InfoData::Vxlan(info))
+        .name(name)
+        .mtu(mtu)
+        .build();
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// Has the tunnel with this index send to `remote` too what it does not know the place of: an entry more for the address
+/// that stands for all (bridge(8), `fdb append`).
+pub fn add_flood(index: u32, remote: IpAddr) -> Request {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Own;
+    let remote = match remote {
+        IpAddr::V4(remote) => NeighbourAddress::Inet(remote),
+        IpAddr::V6(remote) => NeighbourAddress::Inet6(remote),
+    };
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![0; 6]));
+    message.attributes.push(NeighbourAttribute::Destination(remote));
+    Request { message: RouteNetlinkMessage::NewNeighbour(message), flags: NLM_F_CREATE | NLM_F_APPEND }
+}
+
+/// Moves the link with this index into the network namespace of process `pid`, with what it is to be there. Its alias, which
+/// said that it waits, goes. Kernels before 5.13 choose the index themselves.
+pub fn move_link(link: u32, name: &str, mac: Mac, mtu: u32, index: u32, pid: u32) -> Request {
+    let link = LinkUnspec::new_with_index(link).setns_by_pid(pid).name(name).address(mac.to_vec()).mtu(mtu).alias("");
+    let link = match index {
+        0 => link,
+        index => link.append_extra_attribute(LinkAttribute::NewIfIndex(index as i32)),
+    };
+    set_link(link.build())
 }
 
 pub(super) fn set_link(link: LinkMessage) -> Request {
