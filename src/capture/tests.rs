@@ -19,6 +19,7 @@ fn names() -> Names {
         address6: Some(address6.parse().unwrap()),
         gateway: "10.0.0.1".parse().unwrap(),
         default_route: true,
+        default_route6: true,
         mtu: 1500,
         aliases: vec!["sql".into()],
     };
