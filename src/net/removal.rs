@@ -13,7 +13,6 @@ use super::look::lock;
 use super::network;
 use super::rtnl::Rtnl;
 use super::step::Step;
-use super::table::{BRIDGES, link_in};
 use crate::error::refused;
 
 /// Takes the managed networks, their table and the forwarding that came with them off the host, unless a container is on one
@@ -57,7 +56,7 @@ pub fn remove(data_root: &Path, name: &str, members: impl FnOnce() -> Result<Vec
             format!("end them first: `minirun stop {}`", names.join(" ")),
         ));
     }
-    let view = View::take(&mut rtnl, &[&network.link], &[link_in(&BRIDGES, &network.link)])?;
+    let view = View::take(&mut rtnl, &[&network.link], &network::elements(&network))?;
     unused(&mut rtnl, &view, &network)?;
     let steps = network::made(&view, std::slice::from_ref(&network), &directory, false);
     Applier::new(&mut rtnl, 0).undo(&steps)?;
