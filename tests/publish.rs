@@ -1,15 +1,12 @@
-//! Published ports: who reaches them from where, how they are chosen, and that they are free when their container is not.
+//! Published ports: how they are chosen, that they are refused where somebody has them, and free when their container is not. Who
+//! reaches them from where is in tests/matrix.rs.
 #![allow(clippy::disallowed_methods, reason = "tests start threads")]
 
 mod host;
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
-use host::{
-    By, GATEWAY, GATEWAY6, HOST, HOST6, Host, Member, Mirror, OUTSIDE, asks, connects, host_test, kill_hard, refused,
-    ways,
-};
+use host::{By, GATEWAY, GATEWAY6, HOST, HOST6, Host, Mirror, OUTSIDE, asks, host_test, kill_hard, refused};
 
 /// Where containers listen; what is published for everybody, and for the host alone.
 const PORTS: &[u16] = &[7000, 7001];
@@ -38,152 +35,6 @@ fn port_in(line: &str) -> u16 {
     let (left, _) = line.split_once("->").unwrap_or_else(|| panic!("no port in {line}"));
     left.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no port in {line}"))
 }
-
-/// A network with IPv6 and a container on it, with ports for everybody and for the host alone.
-fn server(host: &Host) -> (Member, Mirror) {
-    host.network(&["--subnet=10.50.0.0/24", "--ipv6", "--subnet=fd50::/64"], "front");
-    let mut ports = Vec::new();
-    for by in ["tcp", "udp"] {
-        ports.push(format!("0.0.0.0:{OPEN}:7000/{by}"));
-        ports.push(format!("[::]:{OPEN}:7000/{by}"));
-        ports.push(format!("{OWN}:7001/{by}"));
-    }
-    let mut options = vec!["--net=front"];
-    ports.iter().for_each(|port| options.extend(["-p", port]));
-    let member = host.member(&options, "web");
-    let mirror = Mirror::of(host, member.pid, PORTS);
-    (member, mirror)
-}
-
-/// Who asks, where they are, and what they ask: an address, the port, and as whom the container is to see them. A pair of
-/// `None` is nobody: it is not to be reached.
-struct Row {
-    who: &'static str,
-    network: String,
-    at: IpAddr,
-    port: u16,
-    seen: Option<IpAddr>,
-}
-
-host_test!(who_reaches_what, |host| {
-    host.has_had_networks();
-    host.with_and_without_rules_in_bridges(|| published_ports_are_reached(host));
-});
-
-fn published_ports_are_reached(host: &Host) {
-    let (web, mirror) = server(host);
-    host.network(&["--ipv6"], "back");
-    let (sibling, stranger) = (host.member(&["--net=front"], "sibling"), host.member(&["--net=back"], "stranger"));
-    let default = host.member(&[], "default");
-    let (gateway, gateway6) = (Ipv4Addr::new(10, 50, 0, 1), "fd50::1".parse::<Ipv6Addr>().expect("an address"));
-    let of = |member: &Member| format!("/proc/{}/ns/net", member.pid);
-    let (own, lan) = ("/proc/self/ns/net".to_owned(), "/run/netns/lan".to_owned());
-    let mut rows = Vec::new();
-    let mut row = |who, network: &str, at: IpAddr, open: Option<IpAddr>, own: Option<IpAddr>| {
-        let network = network.to_owned();
-        rows.push(Row { who, network: network.clone(), at, port: OPEN, seen: open });
-        rows.push(Row { who, network, at, port: OWN, seen: own });
-    };
-    let (via, via6) = (Some(gateway.into()), Some(gateway6.into()));
-    // Who comes by the gateway is seen as the gateway where its answer has to come back by it.
-    row("host, loopback", &own, Ipv4Addr::LOCALHOST.into(), via, via);
-    // By minirun itself.
-    row("host, loopback", &own, Ipv6Addr::LOCALHOST.into(), via6, via6);
-    row("host, its address", &own, HOST.into(), Some(HOST.into()), None);
-    row("host, its address", &own, HOST6.into(), Some(HOST6.into()), None);
-    row("host, the gateway", &own, gateway.into(), via, None);
-    row("host, the gateway", &own, gateway6.into(), via6, None);
-    row("LAN", &lan, HOST.into(), Some(GATEWAY.into()), None);
-    row("LAN", &lan, HOST6.into(), Some(GATEWAY6.into()), None);
-    for (who, one) in [("itself", &web), ("sibling", &sibling)] {
-        row(who, &of(one), HOST.into(), via, None);
-        row(who, &of(one), HOST6.into(), via6, None);
-        row(who, &of(one), gateway.into(), via, None);
-        row(who, &of(one), gateway6.into(), via6, None);
-    }
-    row("another network", &of(&stranger), HOST.into(), Some(stranger.address.into()), None);
-    row("another network", &of(&stranger), HOST6.into(), stranger.address6.map(IpAddr::V6), None);
-    row("the default network", &of(&default), HOST.into(), Some(default.address.into()), None);
-
-    let ask = |row: Row| {
-        let ask = |by| {
-            let (network, at, port) = (row.network.clone(), row.at, row.port);
-            std::thread::spawn(move || host::in_network(&network, move || asks(by, at, port)))
-        };
-        let (tcp, udp) = (ask(By::Tcp), ask(By::Udp));
-        (row, tcp, udp)
-    };
-    let all: Vec<_> = rows.into_iter().map(ask).collect();
-    let mut table = String::new();
-    let mut wrong = 0;
-    for (row, tcp, udp) in all {
-        let (tcp, udp) = (tcp.join().expect("tcp"), udp.join().expect("udp"));
-        let text = |seen: Option<IpAddr>| seen.map_or("-".to_owned(), |address| address.to_string());
-        let good = tcp == row.seen && udp == row.seen;
-        wrong += usize::from(!good);
-        let (at, port, verdict) = (row.at.to_string(), row.port, if good { "" } else { "  WRONG" });
-        let (tcp, udp, wanted) = (text(tcp), text(udp), text(row.seen));
-        let _ = writeln!(table, "{:20} {at:16} {port} tcp {tcp:16} udp {udp:16} wanted {wanted:16}{verdict}", row.who);
-    }
-    println!("who                  asks             port  and is seen as\n{table}");
-    assert_eq!(wrong, 0, "see the table");
-    // What is published leaves the container's other ports alone: they are in nobody's reach but the host's and neighbours'.
-    assert_eq!(ways(&lan, &[IpAddr::V4(HOST)], 7000)[0].1, ["ping"]);
-    drop(mirror);
-    host.remove_networks(&["front", "back"]);
-}
-
-/// Has a network send what goes to 127.0.0.0/8 to a neighbour, who may take it for a packet to its own loopback device.
-const LOOPBACK_IS_ELSEWHERE: &str = "ip rule add pref 100 lookup local; ip rule del pref 0; \
-    ip rule add pref 50 to 127.0.0.0/8 lookup 99; ip route add 127.0.0.0/8 dev LINK via ROUTER table 99; \
-    sysctl -qw net.ipv4.conf.all.route_localnet=1";
-
-host_test!(neighbours_that_route_by_the_host_reach_nothing, |host| {
-    host.has_had_networks();
-    let (web, mirror) = server(host);
-    let _own = TcpListener::bind((Ipv4Addr::LOCALHOST, 7002)).expect("bind");
-    let (address, address6) = (web.address, web.address6.expect("IPv6"));
-    // A network whose bridge lets packets to 127.0.0.0/8 pass, because it has published ports there itself.
-    host.network(&[], "back");
-    // Of others its port would drop them itself.
-    let one = host.member(&["--net=back:spoof", "-p", "8002:7000"], "one");
-    let elsewhere = |link: &str, router: Ipv4Addr| {
-        LOOPBACK_IS_ELSEWHERE.replace("LINK", link).replace("ROUTER", &router.to_string())
-    };
-    let gateway = host.minirun(["network", "inspect", "-f", "{{.Gateway}}", "back"]).ok();
-    let gateway = gateway.trim_end().parse().expect("an address");
-    host.lan(&elsewhere("host0", HOST)).ok();
-    host.lan(&format!("ip route add {address}/32 via {HOST}; ip route add {address6}/128 via {HOST6}")).ok();
-    let inside = format!("/proc/{}/ns/net", one.pid);
-    host.sh(&format!("nsenter --net={inside} sh -ec '{}'", elsewhere("eth0", gateway))).ok();
-    host.sh("nft 'table inet witness { chain heard { type filter hook prerouting priority -500;
-             iifname eth0 ip daddr 127.0.0.0/8 counter; iifname mr-back ip daddr 127.0.0.0/8 counter; }; }'")
-        .ok();
-    let mut reached = Vec::new();
-    for (who, network) in [("LAN", "/run/netns/lan"), ("another network", &inside)] {
-        for port in [7000, 7001, 7002, OPEN, OWN] {
-            for (at, how) in ways(network, &[address.into(), address6.into(), Ipv4Addr::LOCALHOST.into()], port) {
-                reached.extend((!how.is_empty()).then(|| format!("{who}: {at} port {port} by {how:?}")));
-            }
-        }
-    }
-    assert!(reached.is_empty(), "{reached:#?}");
-    let heard = host.sh("nft list table inet witness; nft delete table inet witness").ok();
-    assert_eq!(heard.matches("counter packets").count(), 2, "{heard}");
-    assert!(!heard.contains("packets 0"), "the packets to the loopback device did not come: {heard}");
-    // It is not that nothing listens.
-    for (at, port) in [(address, 7001), (Ipv4Addr::LOCALHOST, OWN)] {
-        assert!(asks(By::Tcp, at, port).is_some(), "{at} port {port}");
-    }
-    assert!(connects(Ipv4Addr::LOCALHOST, 7002));
-    drop(mirror);
-    host.remove_networks(&["front", "back"]);
-    host.lan(&format!(
-        "ip route del {address}/32; ip route del {address6}/128; ip route flush table 99; ip rule del pref 50
-         ip rule add pref 0 lookup local; ip rule del pref 100"
-    ))
-    .ok();
-});
 
 host_test!(a_port_that_is_chosen, |host| {
     host.has_had_networks();

@@ -1,6 +1,6 @@
 //! What goes on beside a copy: the line of progress, the signals, and the list of what was left out.
 //!
-//! Made once by [`super::copy`], handed down to whatever moves bytes.
+//! Made once by a copy (`copy/mod.rs`), handed down to whatever moves bytes.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;

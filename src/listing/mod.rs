@@ -1,6 +1,6 @@
 //! Every listing is printed here: a table, JSON, or what a template of docker's kind makes of each row.
 //!
-//! A verb flattens [`ListArgs`] into its options, describes its rows once as a [`Listing`] and calls [`print`]. Rows say all
+//! A verb flattens [`ListArgs`] into its options, describes its rows once as a [`Listing`] and calls [`print()`]. Rows say all
 //! their fields (`null` where there is nothing), so that a template can tell a field that is empty from one that is not.
 
 use std::fmt;
@@ -128,7 +128,7 @@ pub fn print<T: Serialize>(args: &ListArgs, rows: &[T], listing: &Listing<'_, T>
     error::print(&text(args, rows, listing, std::io::stdout().is_terminal())?)
 }
 
-/// What [`print`] prints. In templates the values' control characters are escaped where a `terminal` would see them, and
+/// What [`print()`] prints. In templates the values' control characters are escaped where a `terminal` would see them, and
 /// are given as they are to a program; in the other forms they never are there.
 pub fn text<T: Serialize>(args: &ListArgs, rows: &[T], listing: &Listing<'_, T>, terminal: bool) -> Result<String> {
     if args.quiet {

@@ -1,6 +1,6 @@
 //! Templates of `--format '{{.Name}}'`: the part of Go's text/template that users of docker type, over JSON.
 //!
-//! A template is read once ([`super::parse`]) and done for each row ([`super::execute`]). Its text comes from a command
+//! A template is read once (`parse.rs`) and done for each row (`execute.rs`). Its text comes from a command
 //! line and the row from images: whatever they are, neither panics nor goes on for ever, since what nests has a depth and
 //! what is done for a row has a bound.
 

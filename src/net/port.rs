@@ -97,7 +97,7 @@ impl Port {
 
     /// What of the container's own table is of it.
     pub fn opening(&self) -> Element {
-        let key = |port: u16| vec![Value::Protocol(self.protocol.number()), Value::Port(port)];
+        let key = |port: u16| vec![Value::Port(port), Value::Protocol(self.protocol.number())];
         Element { end: key(self.port + (self.count - 1)), ..element(&OPEN, key(self.port)) }
     }
 
@@ -131,7 +131,7 @@ impl Port {
             address => (address, address),
         };
         let protocol = || Value::Protocol(self.protocol.number());
-        let key = |address: IpAddr, port: u16| vec![address.into(), protocol(), Value::Port(port)];
+        let key = |address: IpAddr, port: u16| vec![Value::Port(port), protocol(), address.into()];
         let comment = comment.to_owned();
         if self.count > 1 && self.host == self.port {
             let end = key(last_address, self.host + (self.count - 1));

@@ -13,7 +13,6 @@ use super::hub::{self, View};
 use super::look::lock;
 use super::rtnl::Rtnl;
 use super::step::Step;
-use super::table::{BRIDGES, link_in};
 use super::{ipam, network, vxlan};
 use crate::error::refused;
 
@@ -62,7 +61,7 @@ pub fn remove(data_root: &Path, name: &str, members: impl FnOnce() -> Result<Vec
     }
     let links = links_of(&network);
     let links: Vec<&str> = links.iter().map(String::as_str).collect();
-    let view = View::take(&mut rtnl, &links, &[link_in(&BRIDGES, &network.link)])?;
+    let view = View::take(&mut rtnl, &links, &network::elements(&network))?;
     if network.driver.has_bridge() {
         unused(&mut rtnl, &view, &network)?;
     } else {

@@ -28,8 +28,8 @@ pub fn skeleton() -> Vec<Change> {
 const IN: &[What] = &[What::InLink];
 const OUT: &[What] = &[What::OutLink];
 const IN_OUT: &[What] = &[What::InLink, What::OutLink];
-const SERVICE4: &[What] = &[What::Destination4, What::Protocol, What::DestinationPort];
-const SERVICE6: &[What] = &[What::Destination6, What::Protocol, What::DestinationPort];
+const SERVICE4: &[What] = &[What::DestinationPort, What::Protocol, What::Destination4];
+const SERVICE6: &[What] = &[What::DestinationPort, What::Protocol, What::Destination6];
 
 fn rule(chain: &'static str, matches: Vec<Match>, verdict: Verdict) -> Change {
     Change::AddRule { chain, matches, verdict }
@@ -158,7 +158,7 @@ pub fn guard() -> Vec<Change> {
         rule(chain, vec![Match::In(FROM4, &MEMBERS4)], Verdict::Accept),
         rule(chain, vec![Match::In(FROM6, &MEMBERS6)], Verdict::Accept),
         rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
-        rule(chain, vec![Match::In(&[What::Protocol, What::DestinationPort], &OPEN)], Verdict::Accept),
+        rule(chain, vec![Match::In(&[What::DestinationPort, What::Protocol], &OPEN)], Verdict::Accept),
         rule(chain, vec![], Verdict::Drop),
     ]
 }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 pub const TABLE: &str = "minirun";
 
 /// What its comment says: another layout of minirun's is another text.
-pub const COMMENT: &str = "minirun 2";
+pub const COMMENT: &str = "minirun 3";
 
 /// A part of a set's key or value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,30 +68,23 @@ pub static GATEWAYS6: Set = set("gateways6", &[Field::Ipv6]);
 pub static MEMBERS4: Set = Set { name: "members4", key: &[Field::Link, Field::Ipv4], value: &[], intervals: true };
 /// [`MEMBERS4`] for IPv6.
 pub static MEMBERS6: Set = Set { name: "members6", key: &[Field::Link, Field::Ipv6], value: &[], intervals: true };
+/// A key of published ports. The port is first: of a set of ranges the kernel goes through all elements that fit the first part of
+/// the key (net/netfilter/nft_set_pipapo.c), and every port that is published at all addresses fits an address.
+const SERVICE4: &[Field] = &[Field::Port, Field::Protocol, Field::Ipv4];
+/// [`SERVICE4`] for IPv6.
+const SERVICE6: &[Field] = &[Field::Port, Field::Protocol, Field::Ipv6];
 /// Published ports: which address and port of the host lead to which of a container.
-pub static PORTS4: Set = Set {
-    name: "ports4",
-    key: &[Field::Ipv4, Field::Protocol, Field::Port],
-    value: &[Field::Ipv4, Field::Port],
-    intervals: true,
-};
+pub static PORTS4: Set = Set { name: "ports4", key: SERVICE4, value: &[Field::Ipv4, Field::Port], intervals: true };
 /// [`PORTS4`] for IPv6.
-pub static PORTS6: Set = Set {
-    name: "ports6",
-    key: &[Field::Ipv6, Field::Protocol, Field::Port],
-    value: &[Field::Ipv6, Field::Port],
-    intervals: true,
-};
+pub static PORTS6: Set = Set { name: "ports6", key: SERVICE6, value: &[Field::Ipv6, Field::Port], intervals: true };
 /// In a container's own namespace: its ports that are published.
-pub static OPEN: Set = Set { name: "open", key: &[Field::Protocol, Field::Port], value: &[], intervals: true };
+pub static OPEN: Set = Set { name: "open", key: &[Field::Port, Field::Protocol], value: &[], intervals: true };
 /// In a container's own namespace: the addresses by which it knows the host, with the protocols that are led to its holder.
 pub static HOSTS4: Set = set("hosts4", &[Field::Ipv4, Field::Protocol]);
 /// Published ranges whose ports are the same in the container: one element a range.
-pub static RANGES4: Set =
-    Set { name: "ranges4", key: &[Field::Ipv4, Field::Protocol, Field::Port], value: &[Field::Ipv4], intervals: true };
+pub static RANGES4: Set = Set { name: "ranges4", key: SERVICE4, value: &[Field::Ipv4], intervals: true };
 /// [`RANGES4`] for IPv6.
-pub static RANGES6: Set =
-    Set { name: "ranges6", key: &[Field::Ipv6, Field::Protocol, Field::Port], value: &[Field::Ipv6], intervals: true };
+pub static RANGES6: Set = Set { name: "ranges6", key: SERVICE6, value: &[Field::Ipv6], intervals: true };
 
 /// A part of a key or value, filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

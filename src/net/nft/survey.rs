@@ -133,13 +133,15 @@ fn port(rest: &[u8]) -> Option<u16> {
 
 fn redirected(element: &[u8], six: bool) -> Option<Redirected> {
     let key = value_of(element, 1)?;
-    let (first, rest) = address(key, six)?;
-    let (last, end) = address(value_of(element, 10).unwrap_or(key), six)?;
+    // A part of a key fills four bytes: the port, the protocol, the address.
+    let end = value_of(element, 10).unwrap_or(key);
+    let (first, _) = address(key.get(8..)?, six)?;
+    let (last, _) = address(end.get(8..)?, six)?;
     let (target, to) = address(value_of(element, 2)?, six)?;
     Some(Redirected {
         addresses: (first, last),
-        protocol: *rest.first()?,
-        ports: (port(rest.get(4..)?)?, port(end.get(4..)?)?),
+        protocol: *key.get(4)?,
+        ports: (port(key)?, port(end)?),
         target,
         port: port(to),
     })
