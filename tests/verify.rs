@@ -106,7 +106,7 @@ host_test!(links_that_are_changed_are_found_and_mended, within 300, |host| {
 
 host_test!(settings_and_elements_that_are_changed_are_found_and_mended, within 300, |host| {
     ground(host);
-    let port = "ports4 { 0.0.0.0-255.255.255.255 . tcp . 8000";
+    let port = "ports4 { 8000 . tcp . 0.0.0.0-255.255.255.255";
     each(host, &[
         change("sysctl -qw net.ipv4.conf.mr-front.forwarding=0", &["front: setting net/ipv4/conf/mr-front/forwarding: 0"]),
         change("sysctl -qw net.ipv4.conf.eth0.forwarding=0", &["host: setting net/ipv4/conf/eth0/forwarding: 0, not 1"]),
@@ -146,7 +146,7 @@ host_test!(what_is_changed_in_a_container_is_found_and_mended, within 300, |host
         change(inside("nft insert rule inet minirun guard accept"), &["rule 1 of chain guard is another one"]),
         change(inside("nft add rule inet minirun names drop"), &["chain names has 7 rules, and not 6"]),
         change(inside("nft add chain inet minirun more"), &["chain more is not minirun's"]),
-        change(inside("nft flush set inet minirun open"), &["web: nftables set without open { tcp . 7000 }"]),
+        change(inside("nft flush set inet minirun open"), &["web: nftables set without open { 7000 . tcp }"]),
         change(inside("nft flush set inet minirun members4"), &["web: nftables set without members4 { \"eth0\""]),
     ]);
     host.remove_networks(&["front", "back"]);
