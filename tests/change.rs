@@ -75,6 +75,27 @@ host_test!(one_without_a_network_is_connected_and_disconnected, |host| {
     host.settle();
 });
 
+// The kernel numbers links in the order in which they come, whoever makes them.
+host_test!(one_that_had_other_cards_is_connected, |host| {
+    host.has_had_networks();
+    ground(host);
+    host.sh("ip link add first type veth peer name lan0 netns alone; ip -n alone addr add 203.0.113.2/24 dev lan0")
+        .ok();
+    host.sh("ip link add second type veth peer name lan1 netns alone; ip link del second").ok();
+    host.minirun(["network", "connect", "--ip", "10.50.0.77", "front", "alone"]).ok();
+    host.minirun(["network", "connect", "back", "alone"]).ok();
+    let has = addresses(host, "alone");
+    let of_card = |name: &str| has.iter().filter(|address| address.starts_with(name)).cloned().collect::<Vec<_>>();
+    assert_eq!(of_card("lan0"), ["lan0 inet 203.0.113.2/24"], "{has:?}");
+    assert!(of_card("eth0").contains(&"eth0 inet 10.50.0.77/24".to_owned()) && !of_card("eth1").is_empty(), "{has:?}");
+    host.sh("ip link del first").ok();
+    host.minirun(["network", "disconnect", "front", "alone"]).ok();
+    host.minirun(["network", "disconnect", "back", "alone"]).ok();
+    assert_eq!(addresses(host, "alone"), Vec::<String>::new());
+    host.remove_networks(&["front", "back"]);
+    host.settle();
+});
+
 host_test!(ports_come_and_go_while_it_runs, |host| {
     host.has_had_networks();
     let pid = ground(host);

@@ -10,7 +10,8 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::explain::{commands, reason};
+use super::explain::commands;
+use super::reason::reason;
 use super::script::{NAMESPACE, word};
 use super::step::Step;
 use super::stepping::{self, Stepper};

@@ -5,7 +5,6 @@
 //! [`made`] lists what there is, to be undone.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net};
@@ -14,7 +13,6 @@ use super::definition::{Definition, alias_of};
 use super::driver::{Beside, Driver, configure, has_ipv6, settings};
 pub use super::driver::{mac_of, same_network6};
 use super::hub::{self, Link, View};
-use super::opened::opened_before;
 use super::options::{options_of, port_options};
 use super::origin::Origin;
 use super::rate;
@@ -275,7 +273,7 @@ fn guarded_by(key: &str, view: &View) -> Vec<String> {
     view.links.iter().filter(own).filter(named).map(|link| link.name.clone()).collect()
 }
 
-fn add(element: Element) -> Step {
+pub(super) fn add(element: Element) -> Step {
     Step::Nft(Change::AddElement(element))
 }
 
@@ -308,36 +306,11 @@ pub fn elements(network: &Definition) -> Vec<Element> {
     all
 }
 
-/// The steps that, undone in reverse, take networks off a host that has them: links, and, with `all`, the table and forwarding
-/// where minirun turned it on. Without `all` there is one network, whose [`elements`] the view was asked for.
-pub fn made(view: &View, networks: &[Definition], directory: &Path, all: bool) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if all {
-        let opened = opened_before(directory).into_iter().filter(|key| !(view.router && key.starts_with("net/ipv4/")));
-        steps.extend(opened.map(|key| sysctl(&key, "1")));
-        steps.extend(view.table.as_ref().map(|_| Step::Nft(Change::AddTable)));
-    } else if view.table.is_some() {
-        // A transaction that is refused takes 15 ms, and a network that was never used has none of them.
-        let elements = networks.iter().flat_map(elements).zip(&view.elements);
-        steps.extend(elements.filter(|(_, there)| **there).map(|(element, _)| add(element)));
-    }
-    for network in networks {
-        if network.driver == Driver::Vxlan {
-            let (name, tunnel) = (vxlan::link_of(network), vxlan::tunnel(network));
-            let there = view.link(&name).filter(|link| link.alias == alias_of(&network.name));
-            steps.extend(there.map(|_| Step::AddVxlan { name, mtu: 0, tunnel }));
-        }
-        let link = view.link(&network.link).filter(|link| link.alias == alias_of(&network.name));
-        steps.extend(link.map(|link| Step::AddBridge { name: link.name.clone(), mac: [0; 6], options: vec![] }));
-    }
-    steps
-}
-
 fn forwarding(link: &str) -> String {
     format!("net/ipv4/conf/{link}/forwarding")
 }
 
-fn sysctl(key: &str, value: &str) -> Step {
+pub(super) fn sysctl(key: &str, value: &str) -> Step {
     Step::Sysctl { place: Place::Hub, key: key.into(), value: value.into() }
 }
 

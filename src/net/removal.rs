@@ -7,13 +7,16 @@ use ipnet::Ipv4Net;
 use nix::fcntl::FlockArg;
 
 use super::apply::Applier;
-use super::definition::{Definition, Definitions};
+use super::definition::{Definition, Definitions, alias_of};
 use super::driver::Driver;
 use super::hub::{self, View};
 use super::look::lock;
+use super::network::{add, elements, sysctl};
+use super::opened::opened_before;
 use super::rtnl::Rtnl;
 use super::step::Step;
-use super::{ipam, network, vxlan};
+use super::table::Change;
+use super::{ipam, vxlan};
 use crate::error::refused;
 
 /// Takes the managed networks, their table and the forwarding that came with them off the host, unless a container is on one
@@ -31,7 +34,7 @@ pub fn take_down(data_root: &Path) -> Result<Option<Vec<String>>> {
     }
     // What has no bridge leaves nothing of its own on the host, and a cable's end that waits goes with its container.
     all.retain(|network| network.driver.has_bridge());
-    let steps = network::made(&view, &all, &directory, true);
+    let steps = made(&view, &all, &directory, true);
     Applier::new(&mut rtnl, 0).undo(&steps)?;
     // The lock and the leases stay: others may be waiting for the one and hold the other.
     let _ = std::fs::remove_file(directory.join("opened"));
@@ -61,13 +64,13 @@ pub fn remove(data_root: &Path, name: &str, members: impl FnOnce() -> Result<Vec
     }
     let links = links_of(&network);
     let links: Vec<&str> = links.iter().map(String::as_str).collect();
-    let view = View::take(&mut rtnl, &links, &network::elements(&network))?;
+    let view = View::take(&mut rtnl, &links, &elements(&network))?;
     if network.driver.has_bridge() {
         unused(&mut rtnl, &view, &network)?;
     } else {
         unheld(&directory, &network)?;
     }
-    let steps = network::made(&view, std::slice::from_ref(&network), &directory, false);
+    let steps = made(&view, std::slice::from_ref(&network), &directory, false);
     Applier::new(&mut rtnl, 0).undo(&steps)?;
     for file in ["leases", "leases6", "ends"].map(|kind| format!("{kind}.{name}")) {
         let _ = std::fs::remove_file(directory.join(file));
@@ -112,4 +115,29 @@ fn unused(rtnl: &mut Rtnl, view: &View, network: &Definition) -> Result<()> {
         return Err(refused(message, "see `minirun ps`, and `bridge link` for what else is plugged in"));
     }
     Ok(())
+}
+
+/// The steps that, undone in reverse, take networks off a host that has them: links, and, with `all`, the table and forwarding
+/// where minirun turned it on. Without `all` there is one network, whose [`elements`] the view was asked for.
+pub fn made(view: &View, networks: &[Definition], directory: &Path, all: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if all {
+        let opened = opened_before(directory).into_iter().filter(|key| !(view.router && key.starts_with("net/ipv4/")));
+        steps.extend(opened.map(|key| sysctl(&key, "1")));
+        steps.extend(view.table.as_ref().map(|_| Step::Nft(Change::AddTable)));
+    } else if view.table.is_some() {
+        // A transaction that is refused takes 15 ms, and a network that was never used has none of them.
+        let elements = networks.iter().flat_map(elements).zip(&view.elements);
+        steps.extend(elements.filter(|(_, there)| **there).map(|(element, _)| add(element)));
+    }
+    for network in networks {
+        if network.driver == Driver::Vxlan {
+            let (name, tunnel) = (vxlan::link_of(network), vxlan::tunnel(network));
+            let there = view.link(&name).filter(|link| link.alias == alias_of(&network.name));
+            steps.extend(there.map(|_| Step::AddVxlan { name, mtu: 0, tunnel }));
+        }
+        let link = view.link(&network.link).filter(|link| link.alias == alias_of(&network.name));
+        steps.extend(link.map(|link| Step::AddBridge { name: link.name.clone(), mac: [0; 6], options: vec![] }));
+    }
+    steps
 }

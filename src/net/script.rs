@@ -5,9 +5,10 @@
 
 use serde_json::{Value, json};
 
-use super::explain::{commands, reason};
+use super::explain::commands;
 use super::mode::Mode;
 use super::ptp::Again;
+use super::reason::reason;
 use super::step::{Place, Step};
 use super::table::{Change, TABLE};
 

@@ -1,0 +1,74 @@
+//! A container's interface on a managed network, as it was decided and as its record keeps it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use super::driver::Driver;
+use super::rate::Rates;
+use super::rtnl::Mac;
+#[cfg(doc)]
+use super::step;
+
+/// A container's interface on a managed network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The network's name.
+    pub network: String,
+    /// Its name in the container.
+    pub name: String,
+    /// How that joins its members.
+    #[serde(default)]
+    pub driver: Driver,
+    /// The name of its end on the host; empty where there is none.
+    pub host: String,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its address, with the prefix length of the network.
+    pub address: Ipv4Net,
+    /// The same of IPv6.
+    pub address6: Option<Ipv6Net>,
+    /// The network's router: the host's address there, or that of the LAN's; a cable has none.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether the default route leaves by it.
+    pub default_route: bool,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub default_route6: bool,
+    /// In bytes.
+    pub mtu: u32,
+    /// How fast it is, as `rate=` takes it, where it is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    /// Further names by which the network's members find it.
+    pub aliases: Vec<String>,
+    /// The index that its link in the container will have, where it is known: the kernel counts up, and never takes one twice.
+    #[serde(skip)]
+    pub index: u32,
+    /// Whether it may send from addresses that are not its own.
+    #[serde(default)]
+    pub spoof: bool,
+    /// Options of its port that differ from those of its network, by the names of [`step::PORT_OPTIONS`].
+    #[serde(default)]
+    pub port: BTreeMap<String, u32>,
+}
+
+impl Interface {
+    /// The host's address there, where the host is a member of the network.
+    pub fn host(&self) -> Option<Ipv4Addr> {
+        self.gateway.filter(|_| self.driver.has_bridge())
+    }
+
+    /// How fast it may be.
+    pub fn rates(&self) -> Rates {
+        self.rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or_default()
+    }
+
+    /// Both of them.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let second = self.address6.map(|net| IpAddr::V6(net.addr()));
+        std::iter::once(IpAddr::V4(self.address.addr())).chain(second)
+    }
+}
