@@ -117,7 +117,7 @@ impl Intent {
 
     /// The steps that make these networks on a host that has nothing, with the settings `opened` of its own links; `away` are
     /// links that are lent.
-    pub fn from_nothing(&self, networks: &[Definition], opened: &[String], away: &[Device]) -> Vec<Step> {
+    pub fn anew(&self, networks: &[Definition], opened: &[String], away: &[Device]) -> Vec<Step> {
         let mut view = View { table: None, elements: vec![], ..self.view.clone() };
         let at_home = |device: &Device| hub::Link {
             name: device.name.clone(),

@@ -80,7 +80,7 @@ pub fn container(found: &Found, root: &Path, data_root: &Path) -> Result<Retold>
     let attachments: Vec<_> = networks.iter().map(|network| Attachment::on(&network.name)).collect();
     Ok(Retold {
         mode: if attachments.is_empty() { Mode::None } else { Mode::Networks(attachments) },
-        host_steps: intent.from_nothing(&networks, &opened_before(&directory), &record.lent),
+        host_steps: intent.anew(&networks, &opened_before(&directory), &record.lent),
         steps,
         differences: differences(root, data_root, &networks.iter().map(|one| one.name.clone()).collect::<Vec<_>>())?,
     })
@@ -102,7 +102,7 @@ pub fn network(name: &str, root: &Path, data_root: &Path) -> Result<Retold> {
         }
         None => Definitions::open(data_root).find(name)?,
     };
-    let host_steps = intent.from_nothing(std::slice::from_ref(&network), &opened_before(&directory), &[]);
+    let host_steps = intent.anew(std::slice::from_ref(&network), &opened_before(&directory), &[]);
     let mode = Mode::Networks(vec![Attachment::on(name)]);
     let is_made = intent.networks.contains(&network);
     let differences = if is_made { differences(root, data_root, &[name.to_owned()])? } else { vec![] };
@@ -154,7 +154,7 @@ fn lending(device: &Device, inside: &Seen) -> Vec<Step> {
         inside.addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, one)| *one).collect();
     let given = addresses.iter().filter(|address| is_own(address));
     steps.extend(given.map(|address| Step::AddAddress { place, link: name.clone(), address: *address }));
-    steps.extend(link.up.then(|| Step::SetUp { place, link: name }));
+    steps.extend(link.up.then_some(Step::SetUp { place, link: name }));
     let by_it = inside.gateways.iter().filter(|gateway| addresses.iter().any(|net| net.contains(*gateway)));
     steps.extend(by_it.map(|gateway| Step::AddDefaultRoute { gateway: *gateway }));
     steps

@@ -27,6 +27,9 @@ pub struct Script<'a> {
     pub steps: &'a [Step],
 }
 
+/// A step as it is told: the reason, and the commands.
+type Told = (String, Vec<String>);
+
 impl Script<'_> {
     /// The script for sh(1). It needs root, iproute2, nftables and procps.
     pub fn text(&self) -> String {
@@ -94,7 +97,7 @@ impl Script<'_> {
     }
 
     /// Titles, and the steps below each: why, and what.
-    fn parts(&self) -> Vec<(String, Vec<(String, Vec<String>)>)> {
+    fn parts(&self) -> Vec<(String, Vec<Told>)> {
         let netns = self.container.unwrap_or_default();
         let told = |step: &Step| (reason(step), commands(step, netns));
         let namespace =
