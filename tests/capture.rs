@@ -16,7 +16,8 @@ use serde_json::Value;
 fn pair(host: &Host) -> (Member, Member) {
     host.has_had_networks();
     host.network(&["--subnet=10.50.0.0/24", "--ipv6", "--subnet=fd50::/64"], "front");
-    (host.member(&["--net=front"], "web"), host.member(&["--net=front"], "db"))
+    // Some of what is sent here would be dropped at their ports.
+    (host.member(&["--net=front:spoof"], "web"), host.member(&["--net=front:spoof"], "db"))
 }
 
 /// A capture that has begun.

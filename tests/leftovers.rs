@@ -29,7 +29,9 @@ fn resident(host: &Host, options: &[&str]) -> (Running, u32) {
 }
 
 host_test!(minirun_killed_at_twelve_moments_of_a_run, within 120, |host| {
-    let calls = host.calls("run busybox true");
+    let mut calls = host.calls("run busybox true");
+    // How many of these the sweep makes differs from run to run.
+    calls.retain(|call| call.name != "getdents64");
     for moment in 1..=12 {
         let call = &calls[calls.len() * moment / 13];
         assert_eq!(host.tampered("run busybox true", call, "signal=KILL").run().code, 137, "{call:?}");

@@ -58,7 +58,7 @@ impl Bridge {
         let name = &definition.link;
         let link = view.link(name).cloned();
         if let Some(link) = &link
-            && !(link.bridge && link.alias == definition.alias())
+            && !(link.bridge && (link.alias == definition.alias() || is_begun(link, &definition)))
         {
             return Err(refused(
                 format!("use bridge `{name}`: the host has a link of that name that is not minirun's"),
@@ -111,12 +111,15 @@ impl Bridge {
     fn missing(&self, view: &View) -> Vec<Step> {
         let Definition { link: name, gateway, gateway6, .. } = &self.definition;
         let mut missing = Vec::new();
+        // One that a killed command began has no alias: that comes last.
+        let is_begun = self.link.as_ref().is_some_and(|link| link.alias.is_empty());
         if self.link.is_none() {
             let mut options = options_of(&self.definition, true);
             // Groups are few here and hosts near; what a container says of them could cut others off from theirs.
             options.push(("mcast_snooping", 0));
             missing.push(Step::AddBridge { name: name.clone(), mac: mac_of(gateway.addr()), options });
-            missing.push(Step::SetAlias { link: name.clone(), alias: self.definition.alias() });
+        }
+        if self.link.is_none() || is_begun {
             match gateway6 {
                 None if view.ipv6 => missing.push(sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")),
                 None => {}
@@ -126,6 +129,7 @@ impl Bridge {
                     missing.push(sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0"));
                 }
             }
+            missing.push(Step::SetAlias { link: name.clone(), alias: self.definition.alias() });
         }
         let address = |address: IpNet| Step::AddAddress { place: Place::Hub, link: name.clone(), address };
         missing.extend((!self.addressed).then(|| address((*gateway).into())));
@@ -193,6 +197,11 @@ impl Bridge {
         steps.extend(settings(view, interface));
         steps
     }
+}
+
+/// Whether a killed command began to make the bridge: it is down and has the hardware address that follows from the gateway's.
+fn is_begun(link: &Link, definition: &Definition) -> bool {
+    link.alias.is_empty() && !link.up && link.mac == mac_of(definition.gateway.addr())
 }
 
 /// What has to be done before a container can be attached.

@@ -87,9 +87,12 @@ impl Entry {
         let path = std::mem::take(&mut self.path);
         self.record.exit = Some(exit);
         remove_if_there(&path.join(control::NAME))?;
-        let attach = netns::forget(&self.record)
-            .and(remove_if_there(&path.join("attach")))
-            .and_then(|()| thaw_leftover(&path, &self.record.id));
+        if let Err(error) = netns::forget(&self.record) {
+            // The directory stays as a dead container's, so that the next command tries it again.
+            write_record(&path, &self.record)?;
+            return Err(error);
+        }
+        let attach = remove_if_there(&path.join("attach")).and_then(|()| thaw_leftover(&path, &self.record.id));
         if !self.record.remove {
             let kept = path.with_file_name(&self.record.id);
             write_record(&path, &self.record)?;
@@ -123,7 +126,7 @@ impl Entry {
         if path.as_os_str().is_empty() {
             return Ok(());
         }
-        let _ = netns::forget(&self.record);
+        netns::forget(&self.record)?;
         if let Some((kept, record)) = self.before.take() {
             write_record(&path, &record)?;
             return fs::rename(&path, &kept).with_context(|| format!("rename `{}`", path.display()));

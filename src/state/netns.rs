@@ -41,8 +41,12 @@ pub fn name(record: &Record) -> Result<()> {
 /// Takes the name back.
 pub fn forget(record: &Record) -> Result<()> {
     let Some(target) = target(record) else { return Ok(()) };
-    let mut own = [&record.name, &record.id].into_iter().filter(|name| leads_to(name, &target));
-    own.try_for_each(|name| remove_if_there(&place(name)))
+    for name in [&record.name, &record.id] {
+        if found(name)?.is_some_and(|found| found == target) {
+            remove_if_there(&place(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives it another name, if it has the container's.
@@ -68,5 +72,13 @@ fn place(name: &str) -> PathBuf {
 }
 
 fn leads_to(name: &str, target: &Path) -> bool {
-    fs::read_link(place(name)).is_ok_and(|found| found == target)
+    found(name).is_ok_and(|found| found.is_some_and(|found| found == target))
+}
+
+/// Where the link of this name leads; `None` where there is none, or something else of that name.
+fn found(name: &str) -> Result<Option<PathBuf>> {
+    match fs::read_link(place(name)) {
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::InvalidInput].contains(&error.kind()) => Ok(None),
+        found => found.map(Some).with_context(|| format!("look at `{}`", place(name).display())),
+    }
 }
