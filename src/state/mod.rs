@@ -300,11 +300,22 @@ impl Place {
     }
 }
 
-/// A new container ID: twelve hexadecimal digits, from the kernel's random numbers.
+/// A new container ID: twelve hexadecimal digits, from the kernel's random numbers. Not all of them decimal: it is a host name too,
+/// and resolvers take such a one for an address.
 pub fn new_id() -> Result<String> {
-    let mut bytes = [0u8; 6];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("get random bytes for an id")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    loop {
+        let mut bytes = [0u8; 6];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+            .context("get random bytes for an id")?;
+        let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        if is_host_name(&id) {
+            return Ok(id);
+        }
+    }
+}
+
+fn is_host_name(id: &str) -> bool {
+    id.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
 fn is_id(text: &str) -> bool {

@@ -140,3 +140,9 @@ fn the_beginning_of_an_id_must_be_of_one_container() {
     assert!(format!("{:#}", state.find("aaaa").unwrap_err()).contains("begin so"));
     assert_eq!(state.find("aaaab").unwrap().record.id, "aaaabbbbbbbb");
 }
+
+#[test]
+fn an_id_is_no_number() {
+    assert!(!is_host_name("227088016828") && is_host_name("22708801682a"));
+    assert!((0..2000).all(|_| is_host_name(&new_id().unwrap())));
+}
