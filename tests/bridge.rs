@@ -38,15 +38,6 @@ fn fine(host: &Host) {
     assert!(said.code == 0 && said.stdout.ends_with("as they should be\n"), "{said}");
 }
 
-/// What a command prints when it is refused.
-#[track_caller]
-fn refused(host: &Host, command: &[&str], words: &[&str]) {
-    let output = host.minirun(command.iter().copied()).run();
-    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
-    assert!(words.iter().all(|word| output.stderr.contains(word)), "not all of {words:?} are in: {output}");
-    host.nothing_left();
-}
-
 host_test!(options_of_a_network_hold_at_once_and_for_what_comes, |host| {
     ground(host);
     let set = ["stp=on", "ageing_time=10000", "forward_delay=300", "hello_time=150", "max_age=1500", "priority=4096"];
@@ -143,24 +134,24 @@ host_test!(what_cannot_be_set_is_refused_before_anything_is, |host| {
     host.soon("it ends", || host.minirun(["ps", "-q", "--filter", "name=ended"]).ok().is_empty());
     host.minirun(["network", "set", "front", "stp=on"]).ok();
     host.settle();
-    refused(host, &["network", "set", "front", "priority=1", "colour=red"], &["colour=red", "known are stp"]);
-    refused(host, &["network", "set", "front", "priority=1", "hello_time=5"], &["hello_time=5", "100 to 1000"]);
-    refused(host, &["network", "set", "front", "stp"], &["`stp`", "KEY=VALUE"]);
-    refused(host, &["network", "set", "front", "stp=2"], &["stp=2", "0 to 1"]);
-    refused(host, &["network", "set", "front", "forward_delay=100"], &["forward_delay=100", "stp=on", "200"]);
-    refused(host, &["network", "set", "front", "isolated=on"], &["isolated=on", "no such option"]);
-    refused(host, &["network", "set", "bridge", "stp=on"], &["`bridge`", "no definition", "network create"]);
-    refused(host, &["network", "set", "nosuch", "stp=on"], &["`nosuch`"]);
-    refused(host, &["network", "set-port", "web", "stp=on"], &["stp=on", "no such option of a port", "isolated"]);
-    refused(host, &["network", "set-port", "web", "path_cost=0"], &["path_cost=0", "1 to 65535"]);
-    refused(host, &["network", "set-port", "web", "isolated=5"], &["isolated=5"]);
-    refused(host, &["network", "set-port", "web", "path_cost=9", "learning=x"], &["learning=x"]);
-    refused(host, &["network", "set-port", "db", "isolated=on"], &["2 interfaces", "db:eth0", "eth1 (bridge)"]);
-    refused(host, &["network", "set-port", "db:eth7", "isolated=on"], &["`eth7`", "eth0 (front)"]);
-    refused(host, &["network", "set-port", "none", "isolated=on"], &["no managed network", "network connect"]);
-    refused(host, &["network", "set-port", "ended", "isolated=on"], &["does not run"]);
-    refused(host, &["network", "set-port", "nobody", "isolated=on"], &["nobody"]);
-    refused(host, &["network", "create", "--opt=stp=on", "--opt=forward_delay=1", "back"], &["forward_delay=1"]);
+    host.refuses(&["network", "set", "front", "priority=1", "colour=red"], &["colour=red", "known are stp"]);
+    host.refuses(&["network", "set", "front", "priority=1", "hello_time=5"], &["hello_time=5", "100 to 1000"]);
+    host.refuses(&["network", "set", "front", "stp"], &["`stp`", "KEY=VALUE"]);
+    host.refuses(&["network", "set", "front", "stp=2"], &["stp=2", "0 to 1"]);
+    host.refuses(&["network", "set", "front", "forward_delay=100"], &["forward_delay=100", "stp=on", "200"]);
+    host.refuses(&["network", "set", "front", "isolated=on"], &["isolated=on", "no such option"]);
+    host.refuses(&["network", "set", "bridge", "stp=on"], &["`bridge`", "no definition", "network create"]);
+    host.refuses(&["network", "set", "nosuch", "stp=on"], &["`nosuch`"]);
+    host.refuses(&["network", "set-port", "web", "stp=on"], &["stp=on", "no such option of a port", "isolated"]);
+    host.refuses(&["network", "set-port", "web", "path_cost=0"], &["path_cost=0", "1 to 65535"]);
+    host.refuses(&["network", "set-port", "web", "isolated=5"], &["isolated=5"]);
+    host.refuses(&["network", "set-port", "web", "path_cost=9", "learning=x"], &["learning=x"]);
+    host.refuses(&["network", "set-port", "db", "isolated=on"], &["2 interfaces", "db:eth0", "eth1 (bridge)"]);
+    host.refuses(&["network", "set-port", "db:eth7", "isolated=on"], &["`eth7`", "eth0 (front)"]);
+    host.refuses(&["network", "set-port", "none", "isolated=on"], &["no managed network", "network connect"]);
+    host.refuses(&["network", "set-port", "ended", "isolated=on"], &["does not run"]);
+    host.refuses(&["network", "set-port", "nobody", "isolated=on"], &["nobody"]);
+    host.refuses(&["network", "create", "--opt=stp=on", "--opt=forward_delay=1", "back"], &["forward_delay=1"]);
     fine(host);
     host.remove_networks(&["front"]);
     host.settle();
@@ -293,9 +284,9 @@ host_test!(views_need_a_bridge_and_stand_alone, |host| {
     host.has_had_networks();
     host.network(&[], "lone");
     host.settle();
-    refused(host, &["network", "inspect", "lone", "--ports"], &["`lone`", "no bridge", "first container"]);
-    refused(host, &["network", "inspect", "nosuch", "--macs"], &["`nosuch`"]);
-    refused(host, &["network", "inspect", "lone", "--macs", "--stp"], &["--macs", "--stp"]);
+    host.refuses(&["network", "inspect", "lone", "--ports"], &["`lone`", "no bridge", "first container"]);
+    host.refuses(&["network", "inspect", "nosuch", "--macs"], &["`nosuch`"]);
+    host.refuses(&["network", "inspect", "lone", "--macs", "--stp"], &["--macs", "--stp"]);
     assert_eq!(host.minirun(["network", "inspect", "bridge", "--ports", "--format", "json"]).ok(), "[]\n");
     assert!(host.minirun(["network", "inspect", "bridge", "--stp"]).ok().contains("protocol               off"));
     host.minirun(["network", "rm", "lone"]).ok();

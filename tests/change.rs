@@ -9,15 +9,6 @@ use host::{By, GATEWAY, HOST, Host, Mirror, asks, host_test, kill_hard};
 
 const PORTS: &[u16] = &[7000];
 
-/// A change is refused, names `words`, and changes nothing.
-#[track_caller]
-fn refused(host: &Host, command: &[&str], words: &[&str]) {
-    let output = host.minirun(command.iter().copied()).run();
-    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
-    assert!(words.iter().all(|word| output.stderr.contains(word)), "not all of {words:?} are in: {output}");
-    host.nothing_left();
-}
-
 /// The addresses of a container, as `ip` lists them, without those of `lo`.
 fn addresses(host: &Host, name: &str) -> Vec<String> {
     let said = host.minirun(["exec", name, "ip", "-o", "addr"]).ok();
@@ -101,7 +92,7 @@ host_test!(ports_come_and_go_while_it_runs, |host| {
     let pid = ground(host);
     let mirror = Mirror::of(host, pid, PORTS);
     host.settle();
-    refused(host, &["port", "alone", "--add", "8000:7000"], &["no managed network", "network connect"]);
+    host.refuses(&["port", "alone", "--add", "8000:7000"], &["no managed network", "network connect"]);
     host.minirun(["network", "connect", "front", "alone"]).ok();
     let said = host.minirun(["port", "alone", "--add", "8000:7000", "--add", "0.0.0.0:8001:7000"]).run();
     assert!(said.stderr.contains("published 0.0.0.0:8001->7000/tcp"), "{said}");
@@ -111,9 +102,9 @@ host_test!(ports_come_and_go_while_it_runs, |host| {
     assert_eq!(host.in_lan(|| asks(By::Tcp, HOST, 8001)), Some(GATEWAY.into()));
     assert_eq!(host.in_lan(|| asks(By::Tcp, HOST, 8000)), None);
     host.settle();
-    refused(host, &["port", "alone", "--add", "8000:1"], &["8000", "in use by container alone"]);
-    refused(host, &["port", "alone", "--rm", "7001"], &["7001", "not published"]);
-    refused(host, &["run", "-p", "8001:1", "busybox", "true"], &["8001", "in use by container alone"]);
+    host.refuses(&["port", "alone", "--add", "8000:1"], &["8000", "in use by container alone"]);
+    host.refuses(&["port", "alone", "--rm", "7001"], &["7001", "not published"]);
+    host.refuses(&["run", "-p", "8001:1", "busybox", "true"], &["8001", "in use by container alone"]);
     let lines = host.minirun(["port", "--format", "{{.HostPort}} {{.Port}}"]).ok();
     assert_eq!(lines, "8000 7000\n8000 7000\n8001 7000\n");
     assert_eq!(host.minirun(["port", "alone", "7000"]).ok(), "127.0.0.1:8000\n[::1]:8000\n0.0.0.0:8001\n");
@@ -139,16 +130,16 @@ host_test!(what_cannot_be_changed, |host| {
     host.soon("it ends", || host.minirun(["ps", "-q", "--filter", "name=ended"]).ok().is_empty());
     host.minirun(["network", "connect", "front", "alone"]).ok();
     host.settle();
-    refused(host, &["network", "connect", "front", "alone"], &["`front`", "is on it"]);
-    refused(host, &["network", "connect", "nosuch", "alone"], &["`nosuch`"]);
-    refused(host, &["network", "connect", "back:ip=10.50.0.9", "alone"], &["10.50.0.9"]);
-    refused(host, &["network", "connect", "none", "alone"], &["none"]);
-    refused(host, &["network", "connect", "front", "hosts"], &["not its own, but host"]);
-    refused(host, &["network", "connect", "front", "ended"], &["does not run"]);
-    refused(host, &["network", "connect", "front", "nobody"], &["nobody"]);
-    refused(host, &["network", "disconnect", "back", "alone"], &["`back`", "not on it"]);
-    refused(host, &["port", "alone", "--add", "x"], &["publish port `x`"]);
-    refused(host, &["network", "rm", "front"], &["alone", "neighbour"]);
+    host.refuses(&["network", "connect", "front", "alone"], &["`front`", "is on it"]);
+    host.refuses(&["network", "connect", "nosuch", "alone"], &["`nosuch`"]);
+    host.refuses(&["network", "connect", "back:ip=10.50.0.9", "alone"], &["10.50.0.9"]);
+    host.refuses(&["network", "connect", "none", "alone"], &["none"]);
+    host.refuses(&["network", "connect", "front", "hosts"], &["not its own, but host"]);
+    host.refuses(&["network", "connect", "front", "ended"], &["does not run"]);
+    host.refuses(&["network", "connect", "front", "nobody"], &["nobody"]);
+    host.refuses(&["network", "disconnect", "back", "alone"], &["`back`", "not on it"]);
+    host.refuses(&["port", "alone", "--add", "x"], &["publish port `x`"]);
+    host.refuses(&["network", "rm", "front"], &["alone", "neighbour"]);
     host.minirun(["stop", "-t", "0", "hosts"]).ok();
     host.remove_networks(&["front", "back"]);
     host.settle();

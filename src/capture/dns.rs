@@ -27,7 +27,7 @@ pub fn says(message: &[u8], ports: (u16, u16)) -> Option<String> {
         1 => "format error".to_owned(),
         2 => "server failure".to_owned(),
         3 => "no such name".to_owned(),
-        4 => "not implemented".to_owned(),
+        4 => "unknown kind of query".to_owned(),
         5 => "refused".to_owned(),
         other => format!("error {other}"),
     };

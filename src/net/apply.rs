@@ -4,8 +4,10 @@
 //! did is undone when it is dropped, unless it was committed. Steps in the container's namespace go through a socket that
 //! the container's process opened there and handed over; its settings (`Sysctl`) are written by that process itself.
 
+mod advice;
 mod undo;
 
+pub use self::advice::told;
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -20,11 +22,10 @@ use nix::libc;
 use super::explain;
 use super::narrator::Narrator;
 use super::nft;
-use super::rtnl::{self, Refused, Request, Rtnl};
+use super::rtnl::{self, Request, Rtnl};
 use super::step::{Place, Step};
 use super::table::Change;
 use super::vxlan::Tunnel;
-use crate::error::Advice;
 
 /// How long the kernel may take to take a link away whose namespace has gone, and how often it is asked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -362,57 +363,4 @@ fn write_sysctl(step: &Step) -> Result<()> {
 
 fn set_sysctl(key: &str, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes())
-}
-
-/// What the kernel refused, as the command that stands for it.
-pub fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
-    let verb = step.map_or_else(|| "change the network".to_owned(), explain::deed);
-    let error: Result<()> = Err(anyhow!("{verb}: {:#}", refused.error));
-    let advised = match (refused.errno, step) {
-        (libc::EPERM, _) => error.remedy("minirun needs root, or CAP_NET_ADMIN where it runs"),
-        (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::Nft(_))) => {
-            error.remedy("this kernel lacks nf_tables with inet, nat and masquerade")
-        }
-        (libc::EOPNOTSUPP, Some(Step::AddBridge { .. })) => {
-            error.remedy("this kernel lacks bridges: load module `bridge`")
-        }
-        (libc::EOPNOTSUPP, Some(Step::AddVeth { .. })) => {
-            error.remedy("this kernel lacks veth pairs: load module `veth`")
-        }
-        (libc::EOPNOTSUPP, Some(Step::AddMacvlan { .. })) => {
-            error.remedy("this kernel lacks macvlan: load module `macvlan`")
-        }
-        (libc::EOPNOTSUPP, Some(Step::AddVxlan { .. })) => {
-            error.remedy("this kernel lacks tunnels of this kind: load module `vxlan`")
-        }
-        (libc::EINVAL, Some(Step::AddMacvlan { parent, mode, .. })) => error.remedy(if *mode == "passthru" {
-            format!("mode passthru takes `{parent}` as a whole: another link is on it, see `minirun network inspect`")
-        } else {
-            format!("another link has `{parent}` as a whole (mode passthru), or it can have no such links")
-        }),
-        (libc::EBUSY, Some(Step::AddMacvlan { parent, .. })) => error.remedy(format!(
-            "something else takes what comes in by `{parent}`: a bridge or bond that it is a port of, or an ipvlan link"
-        )),
-        (libc::EEXIST, Some(Step::AddVxlan { tunnel, .. })) => error.remedy(format!(
-            "the host has a tunnel with number {} at port {}, or another program's socket there: `ip -d link show type vxlan`",
-            tunnel.vni, tunnel.port
-        )),
-        (libc::EADDRINUSE, Some(Step::SetUp { place: Place::Container, .. })) => {
-            error.remedy("another link on the same parent has its hardware address: choose another one, mac=")
-        }
-        (libc::EADDRINUSE, Some(Step::SetUp { .. })) => {
-            error.remedy("another program has the tunnel's UDP port: see `ss -lun`, or choose another: --opt port=")
-        }
-        (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::AddIngress { .. } | Step::AddFilter { .. })) => {
-            error.remedy("this kernel lacks filters at a link's entry: load modules `sch_ingress` and `cls_bpf`")
-        }
-        (libc::ENOENT | libc::EOPNOTSUPP, Some(Step::Shape { .. })) => {
-            error.remedy("this kernel lacks the token bucket filter: load module `sch_tbf`")
-        }
-        (libc::ENOSPC | libc::EXFULL | libc::EMFILE, Some(Step::SetPort { .. })) => {
-            error.remedy("a bridge takes 1,023 containers: end some, see `minirun ps`")
-        }
-        _ => error,
-    };
-    advised.err().unwrap_or_else(|| anyhow!("change the network"))
 }

@@ -72,3 +72,15 @@ impl Interface {
         std::iter::once(IpAddr::V4(self.address.addr())).chain(second)
     }
 }
+
+/// The name of an end on the host: 15 bytes at most. A container that has run before has another one: its link of the run
+/// before may be there still, and a name is not to be used twice in a row, because rules that others have for it would find
+/// another link.
+pub(super) fn host_link(id: &str, runs: u32, at: usize) -> String {
+    let run = char::from_digit(runs % 36, 36).filter(|_| runs > 0);
+    // No hexadecimal digit, so that it is no part of an ID.
+    let letter = char::from_u32('f' as u32 + at as u32).filter(|_| at > 0);
+    let length = if at > 0 { 10 } else { 12 };
+    let digits = id.get(..length).unwrap_or(id);
+    format!("mr{}", digits.chars().chain(letter).chain(run).collect::<String>())
+}

@@ -69,14 +69,11 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use self::apply::Applier;
-use self::dns::Responder;
 use self::hub::View;
 pub use self::interface::Interface;
 use self::ipam::Lease;
 use self::lent::{Device, Lent};
 use self::look::tell_what_was_made;
-use self::members::Members;
-use self::mend::Mender;
 pub use self::mode::{Attachment, Mode, Net};
 use self::narrator::{Explain, Narrator};
 use self::network::{Bridge, Ground};
@@ -84,7 +81,6 @@ use self::ports::delete;
 use self::publish::Port;
 use self::rtnl::Rtnl;
 use self::script::Script;
-use self::services::Services;
 use self::step::{Place, Step};
 use self::table::{Change, Element};
 use self::tap::Tap;
@@ -352,41 +348,6 @@ impl Network {
         }
         delete(published.into_iter().map(Change::DeleteElement).collect())?;
         conntrack::forget(&self.ports).and(back)
-    }
-
-    /// What its holder does for it while it runs.
-    pub fn services(&mut self) -> Result<Services> {
-        let mut services = Services::default();
-        self.refresh(&mut services)?;
-        Ok(services)
-    }
-
-    /// Tells those who serve it how it is now.
-    pub fn refresh(&mut self, services: &mut Services) -> Result<()> {
-        let Some(hub) = &mut self.hub else { return Ok(()) };
-        services.relays.retain(|(port, _)| self.ports.contains(port));
-        for publish::Relayed { port, socket, target } in std::mem::take(&mut hub.relayed) {
-            services.relay(port, socket, target)?;
-        }
-        let forward = hub.bridges.iter().any(|bridge| !bridge.definition.internal);
-        // Where there is no bridge there are no rules of the host.
-        let bridged = hub.bridges.iter().any(|bridge| bridge.definition.driver.has_bridge());
-        if let (Some(tcp), Some(udp)) = (self.names.pop(), self.names.pop()) {
-            let options = dns::Options { forward, ..self.answers.clone() };
-            services.names = Some(Responder::new(udp, tcp, options)?);
-        }
-        if !self.access.is_empty() {
-            services.host = Some(access::relay(std::mem::take(&mut self.access))?);
-        }
-        if let Some(relay) = &mut services.host {
-            let ways_out = self.interfaces.iter().zip(&hub.bridges).filter(|(_, bridge)| !bridge.definition.internal);
-            relay.set_gateways(ways_out.filter_map(|(interface, _)| interface.host()).collect());
-        }
-        services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
-        let attachments = self.mode.attachments().to_vec();
-        let listen = || Mender::listen(attachments, self.own.data_root.clone(), self.published.clone());
-        services.rules = bridged.then(listen).transpose()?;
-        Ok(())
     }
 
     /// What its record says of it.

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::dns::Responder;
+use super::access;
+use super::dns::{self, Responder};
 use super::members::Members;
 use super::mend::Mender;
 use super::publish::Port;
 use super::relay::Relay;
+use super::{Network, publish};
 use crate::capture::Recorder;
 use crate::control::Control;
 
@@ -88,5 +90,43 @@ impl Services {
         // Also those that are not readable: one may have waited long enough.
         self.relays.iter_mut().map(|(_, relay)| relay).chain(&mut self.host).for_each(Relay::serve);
         asked
+    }
+}
+
+/// What the network of a container asks of its holder.
+impl Network {
+    /// What its holder does for it while it runs.
+    pub fn services(&mut self) -> Result<Services> {
+        let mut services = Services::default();
+        self.refresh(&mut services)?;
+        Ok(services)
+    }
+
+    /// Tells those who serve it how it is now.
+    pub fn refresh(&mut self, services: &mut Services) -> Result<()> {
+        let Some(hub) = &mut self.hub else { return Ok(()) };
+        services.relays.retain(|(port, _)| self.ports.contains(port));
+        for publish::Relayed { port, socket, target } in std::mem::take(&mut hub.relayed) {
+            services.relay(port, socket, target)?;
+        }
+        let forward = hub.bridges.iter().any(|bridge| !bridge.definition.internal);
+        // Where there is no bridge there are no rules of the host.
+        let bridged = hub.bridges.iter().any(|bridge| bridge.definition.driver.has_bridge());
+        if let (Some(tcp), Some(udp)) = (self.names.pop(), self.names.pop()) {
+            let options = dns::Options { forward, ..self.answers.clone() };
+            services.names = Some(Responder::new(udp, tcp, options)?);
+        }
+        if !self.access.is_empty() {
+            services.host = Some(access::relay(std::mem::take(&mut self.access))?);
+        }
+        if let Some(relay) = &mut services.host {
+            let ways_out = self.interfaces.iter().zip(&hub.bridges).filter(|(_, bridge)| !bridge.definition.internal);
+            relay.set_gateways(ways_out.filter_map(|(interface, _)| interface.host()).collect());
+        }
+        services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
+        let attachments = self.mode.attachments().to_vec();
+        let listen = || Mender::listen(attachments, self.own.data_root.clone(), self.published.clone());
+        services.rules = bridged.then(listen).transpose()?;
+        Ok(())
     }
 }

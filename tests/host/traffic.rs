@@ -203,6 +203,15 @@ pub struct Member {
 }
 
 impl Host {
+    /// A command is refused, names `words`, and changes nothing.
+    #[track_caller]
+    pub fn refuses(&self, command: &[&str], words: &[&str]) {
+        let output = self.minirun(command.iter().copied()).run();
+        assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
+        assert!(words.iter().all(|word| output.stderr.contains(word)), "not all of {words:?} are in: {output}");
+        self.nothing_left();
+    }
+
     /// Makes what the first network that is defined leaves on purpose, with IPv6 and without, and takes it for the state to
     /// come back to.
     pub fn has_had_networks(&self) {
