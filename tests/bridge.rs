@@ -108,7 +108,7 @@ host_test!(options_of_one_port_are_its_own, |host| {
     // Isolated ports do not talk to each other.
     host.minirun(["exec", "web", "ping", "-c1", "-W1", "10.50.0.3"]).fails(1);
     set(&["db:eth0", "isolated=off"]).ok();
-    host.minirun(["exec", "web", "ping", "-c1", "-W1", "10.50.0.3"]).ok();
+    host.minirun(["exec", "web", "ping", "-c1", "-W5", "10.50.0.3"]).ok();
     // It keeps its own when the network's change, and gets it back when somebody else changes it.
     host.minirun(["network", "set", "front", "path_cost=7"]).ok();
     assert_eq!(port(host, "web")["cost"], 20);
@@ -165,8 +165,8 @@ fn view(host: &Host, which: &str) -> Vec<Value> {
 
 host_test!(hardware_addresses_and_neighbours_are_those_of_the_kernel, |host| {
     ground(host);
-    host.minirun(["exec", "web", "ping", "-c1", "-W1", "10.50.0.3"]).ok();
-    host.minirun(["exec", "web", "ping", "-c1", "-W1", "10.50.0.1"]).ok();
+    host.minirun(["exec", "web", "ping", "-c1", "-W5", "10.50.0.3"]).ok();
+    host.minirun(["exec", "web", "ping", "-c1", "-W5", "10.50.0.1"]).ok();
     let row = |port: &Value, mac: &Value, local: bool| {
         format!("{} {} {local}", port.as_str().unwrap(), mac.as_str().unwrap())
     };

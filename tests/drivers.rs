@@ -235,12 +235,12 @@ host_test!(what_macvlan_cannot_do, within 120, |host| {
         let said = host.minirun(["run", "--net=x", "busybox", "ip", "-o", "addr", "show", "eth0"]).ok();
         assert!(said.contains("10.77.0.2/24") || said.contains("10.77.0.7/24"), "{said}");
     }
-    let full = ["run", "--net=x", "busybox", "sh", "-c", "sleep 3"].map(str::to_owned);
-    let held = [0, 1].map(|_| host.minirun(&full).start());
-    host.soon("both addresses are taken", || {
-        host.minirun(["run", "--net=x", "busybox", "true"]).run().stderr.contains("all 2 of 10.77.0.0/29 are in use")
-    });
-    held.into_iter().for_each(|one| drop(one.wait()));
+    for name in ["one", "two"] {
+        host.minirun(["run", "-d", "--name", name, "--net=x", "busybox", "sleep", "1000"]).ok();
+    }
+    let full = host.minirun(["run", "--net=x", "busybox", "true"]).fails(125);
+    assert!(full.contains("all 2 of 10.77.0.0/29 are in use"), "{full}");
+    host.minirun(["rm", "-f", "one", "two"]).ok();
     // With a way out by a bridge, ports are published there.
     host.minirun(["run", "--net=x", "--net=bridge:gw-prio=1", "-p", "8080:80", "busybox", "true"]).ok();
 
