@@ -135,7 +135,7 @@ pub fn act(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: A
         Ask::SetPort { network: name, options } => network.set_port(&name, &options)?,
         Ask::Publish(texts) => {
             let wishes = texts.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
-            lines.extend(network.publish_more(&wishes, pid)?.iter().map(ToString::to_string));
+            lines.extend(network.publish_more(&wishes)?.iter().map(ToString::to_string));
         }
         Ask::Withdraw(texts) => {
             for text in texts {
@@ -143,7 +143,7 @@ pub fn act(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: A
                 if !network.ports.iter().any(which) {
                     bail!("take back port `{text}`: it is not published");
                 }
-                lines.extend(network.take_back(which, pid)?.iter().map(ToString::to_string));
+                lines.extend(network.take_back(which)?.iter().map(ToString::to_string));
             }
         }
     }

@@ -137,7 +137,6 @@ impl Bundle {
             data_root,
             state,
             beside: None,
-            rules_itself: self.process.capabilities.contains(&caps::Capability::CAP_NET_ADMIN),
             dry,
         };
         let mut network = Network::decide(&request)?;

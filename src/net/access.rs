@@ -11,7 +11,6 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use ipnet::IpNet;
 
 use super::conntrack::Connections;
 use super::relay::Relay;
@@ -27,20 +26,17 @@ const PROTOCOLS: [u8; 2] = [6, 17];
 /// How many sockets [`open`] opens.
 pub const SOCKETS: usize = 3;
 
-/// The rules in the container's own table; before those that leave its neighbours' packets untracked, because what is led
-/// elsewhere has to be remembered.
+/// The rules in the container's own table.
 pub fn rules() -> Vec<Step> {
-    let (tracked, chain) = ("names", "host");
-    let rule = |chain, matches, verdict| Change::AddRule { chain, matches, verdict };
-    let to_host = || Match::In(&[What::Destination4, What::Protocol], &HOSTS4);
-    let own = IpNet::new_assert(dns::ADDRESS.into(), 32);
-    let mut changes = vec![Change::AddSet(&HOSTS4), rule(tracked, vec![to_host()], Verdict::Accept)];
-    for protocol in PROTOCOLS {
-        changes.push(rule(tracked, vec![Match::Source(own), Match::From(protocol, PORT)], Verdict::Accept));
-    }
-    changes.push(Change::AddChain { name: chain, hook: Some(Hook::Output) });
+    let chain = "host";
+    let to_host = Match::In(&[What::Destination4, What::Protocol], &HOSTS4);
     // That it has ports is said for nft(8), which writes no port into what has none.
-    changes.push(rule(chain, vec![Match::HasPorts, to_host()], Verdict::RedirectTo(dns::ADDRESS, PORT)));
+    let (matches, verdict) = (vec![Match::HasPorts, to_host], Verdict::RedirectTo(dns::ADDRESS, PORT));
+    let changes = [
+        Change::AddSet(&HOSTS4),
+        Change::AddChain { name: chain, hook: Some(Hook::Output) },
+        Change::AddRule { chain, matches, verdict },
+    ];
     changes.into_iter().map(Step::NftInside).collect()
 }
 

@@ -242,8 +242,10 @@ impl<'a> Applier<'a> {
             Step::AddVeth { host, mtu, peer, peer_mac, peer_index } => {
                 rtnl::add_veth(host, *mtu, peer, *peer_mac, *peer_index, self.pid)
             }
-            Step::AddIngress { link } => rtnl::add_ingress(self.index(Place::Hub, link)?),
-            Step::AddFilter { link, origin } => rtnl::add_filter(self.index(Place::Hub, link)?, &origin.program()),
+            Step::AddEntrance { place, link, direction } => rtnl::add_entrance(self.index(*place, link)?, *direction),
+            Step::AddFilter { place, link, direction, filter } => {
+                rtnl::add_filter(self.index(*place, link)?, *direction, &filter.program())
+            }
             Step::SetPort { link, bridge, alias } => rtnl::set_port(link, self.index(Place::Hub, bridge)?, alias),
             Step::SetPortOption { link, option, value } => rtnl::set_port_option(link, option, *value),
             Step::AddMacvlan { parent, mode, name, mac, mtu, index } => {
@@ -278,10 +280,11 @@ impl<'a> Applier<'a> {
 
     fn needs_index(&self, step: &Step) -> Option<(Place, String)> {
         match step {
-            Step::AddAddress { place, link, .. } | Step::Shape { place, link, .. } => Some((*place, link.clone())),
+            Step::AddAddress { place, link, .. }
+            | Step::AddEntrance { place, link, .. }
+            | Step::AddFilter { place, link, .. }
+            | Step::Shape { place, link, .. } => Some((*place, link.clone())),
             Step::SetPort { bridge: link, .. }
-            | Step::AddIngress { link }
-            | Step::AddFilter { link, .. }
             | Step::AddMacvlan { parent: link, .. }
             | Step::AddVxlan { tunnel: Tunnel { dev: Some(link), .. }, .. }
             | Step::AddFlood { link, .. }

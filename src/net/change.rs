@@ -60,7 +60,6 @@ impl Network {
             data_root: &own.data_root,
             state: &own.state,
             beside: Some(self),
-            rules_itself: !own.guarded,
             dry: false,
         })?;
         added.prepare()?;
@@ -104,10 +103,6 @@ impl Network {
             in_namespace(pid, || delete_link(&mut Rtnl::open()?, &own.name).map(|()| vec![]))?;
         }
         let gone = self.interfaces.remove(at);
-        if self.own.guarded {
-            let members = hub.bridges[at].members(&gone);
-            change_inside(pid, &members.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
-        }
         if self.own.host_access {
             let known = gone.host().into_iter().flat_map(access::elements).map(Change::DeleteElement);
             let known = known.collect::<Vec<_>>();
@@ -118,7 +113,7 @@ impl Network {
         let mut attachments = self.mode.attachments().to_vec();
         attachments.retain(|attachment| attachment.network != network);
         self.mode = Mode::Networks(attachments);
-        let freed = self.take_back(|port| targets.contains(&port.target), pid);
+        let freed = self.take_back(|port| targets.contains(&port.target));
         for ipv6 in [gone.default_route.then_some(false), gone.default_route6.then_some(true)].into_iter().flatten() {
             self.find_way_out(pid, ipv6)?;
         }
@@ -163,7 +158,7 @@ impl Network {
     }
 
     /// Publishes further ports.
-    pub fn publish_more(&mut self, wishes: &[Wish], pid: i32) -> Result<Vec<Port>> {
+    pub fn publish_more(&mut self, wishes: &[Wish]) -> Result<Vec<Port>> {
         if self.interfaces.is_empty() {
             let message = "publish a port: the container is on no managed network";
             return Err(refused(message, "connect it to one: `minirun network connect NETWORK CONTAINER`"));
@@ -175,14 +170,7 @@ impl Network {
         let hub = self.hub.as_mut().context("publish a port: no network")?;
         let _turn = lock(&hub.directory, nix::fcntl::FlockArg::LockShared)?;
         let mut applier = Applier::new(&mut hub.rtnl, 0);
-        let applied = applier.apply(&steps).and_then(|()| {
-            let inside = steps.iter().filter_map(|step| match step {
-                Step::NftInside(change) => Some(change.clone()),
-                _ => None,
-            });
-            change_inside(pid, &inside.collect::<Vec<_>>())
-        });
-        if let Err(error) = applied {
+        if let Err(error) = applier.apply(&steps) {
             drop(applier);
             self.ports.retain(|port| !ports.contains(port));
             self.release_sockets(&ports);
@@ -195,7 +183,7 @@ impl Network {
     }
 
     /// Takes back the published ports that `which` says. Those that were.
-    pub fn take_back(&mut self, which: impl Fn(&Port) -> bool, pid: i32) -> Result<Vec<Port>> {
+    pub fn take_back(&mut self, which: impl Fn(&Port) -> bool) -> Result<Vec<Port>> {
         let gone: Vec<Port> = self.ports.iter().filter(|port| which(port)).cloned().collect();
         let comment = format!("minirun:{}", self.own.id);
         let elements: Vec<_> = gone.iter().flat_map(|port| port.elements(&comment)).collect();
@@ -204,16 +192,6 @@ impl Network {
         self.published.retain(|one| !elements.contains(one));
         self.ports.retain(|port| !gone.contains(port));
         self.release_sockets(&gone);
-        if self.own.guarded {
-            // Several ports of the host may lead to one of the container.
-            let exposed = |ports: &[Port]| -> Vec<_> {
-                ports.iter().filter(|port| port.is_exposed()).map(Port::opening).collect()
-            };
-            let (mut shut, open) = (exposed(&gone), exposed(&self.ports));
-            shut.retain(|one| !open.contains(one));
-            shut.dedup();
-            change_inside(pid, &shut.into_iter().map(Change::DeleteElement).collect::<Vec<_>>())?;
-        }
         Ok(gone)
     }
 

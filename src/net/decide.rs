@@ -60,7 +60,6 @@ impl Network {
                 made: 0,
                 has_names: false,
                 settings: vec![],
-                guarded: !request.rules_itself,
                 host_access: request.host_access,
                 lender: None,
             },
@@ -144,10 +143,7 @@ impl Network {
         }
         let names = !request.beside.is_some_and(|beside| beside.own.has_names);
         self.own.has_names = true;
-        let known = lent.iter().filter(|_| request.beside.is_some()).cloned();
-        let open: Vec<String> = taps.iter().map(|tap| tap.name.clone()).chain(known).collect();
-        let (guarded, host_access) = (self.own.guarded, request.host_access);
-        let part = Part { id: request.id, interfaces: &self.interfaces, names, guarded, open: &open, host_access };
+        let part = Part { id: request.id, interfaces: &self.interfaces, names, host_access: request.host_access };
         self.steps.extend(part.steps(&hub.view, &hub.bridges.iter().collect::<Vec<_>>()));
         self.host_steps = hub.ground.missing.clone();
         hub.leases = leases;
@@ -184,9 +180,6 @@ impl Network {
             has_way_out |= wish.gateway.is_some();
             has_way_out6 |= wish.gateway6.is_some();
             self.steps.extend(self.lent[at].steps(wish));
-            if self.own.guarded && !self.interfaces.is_empty() {
-                self.steps.extend(rules::everywhere(name).map(|one| Step::NftInside(Change::AddElement(one))));
-            }
         }
         Ok(())
     }
@@ -206,7 +199,7 @@ impl Network {
         if !dry {
             free(&ports, &elements_of(&ports, &own.id), &own.state)?;
         }
-        self.steps.extend(published(&ports, &self.interfaces[at].host, bridge, (&own.id, own.guarded)));
+        self.steps.extend(published(&ports, &self.interfaces[at].host, bridge, &own.id));
         self.ports.extend(ports.iter().cloned());
         Ok(ports)
     }
@@ -222,10 +215,6 @@ pub(super) struct Part<'a> {
     pub interfaces: &'a [Interface],
     /// Whether its own table, by which its name server is found, is to be made.
     pub names: bool,
-    /// Whether it has rules of its own.
-    pub guarded: bool,
-    /// Links by which anybody may come: those that are no network's.
-    pub open: &'a [String],
     /// Whether it reaches the host's loopback device.
     pub host_access: bool,
 }
@@ -245,15 +234,6 @@ impl Part<'_> {
             if self.host_access {
                 steps.extend(access::rules());
             }
-            if self.guarded {
-                steps.extend(rules::guard().into_iter().map(Step::NftInside));
-                let open = self.open.iter().flat_map(|link| rules::everywhere(link));
-                steps.extend(open.map(|element| Step::NftInside(Change::AddElement(element))));
-            }
-        }
-        if self.guarded {
-            let members = self.interfaces.iter().zip(bridges).flat_map(|(own, bridge)| bridge.members(own));
-            steps.extend(members.map(|element| Step::NftInside(Change::AddElement(element))));
         }
         if self.host_access {
             let ways_out = self.interfaces.iter().zip(bridges).filter(|(_, bridge)| !bridge.definition.internal);
@@ -265,7 +245,7 @@ impl Part<'_> {
 }
 
 /// The steps by which ports are published for the interface whose end on the host is `link`, a port of `bridge`.
-pub(super) fn published(ports: &[Port], link: &str, bridge: &str, (id, guarded): (&str, bool)) -> Vec<Step> {
+pub(super) fn published(ports: &[Port], link: &str, bridge: &str, id: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     // Where the bridge itself asks the rules (br_netfilter), what a container sends to its own published port comes back by
     // the port that it left by.
@@ -277,11 +257,6 @@ pub(super) fn published(ports: &[Port], link: &str, bridge: &str, (id, guarded):
         steps.push(Step::Sysctl { place: Place::Hub, key, value: "1".into() });
     }
     steps.extend(elements_of(ports, id).into_iter().map(|element| Step::Nft(Change::AddElement(element))));
-    if guarded {
-        // What is published on the loopback device alone comes from the host, which is a member.
-        let exposed = ports.iter().filter(|port| port.is_exposed());
-        steps.extend(exposed.map(|port| Step::NftInside(Change::AddElement(port.opening()))));
-    }
     steps
 }
 

@@ -15,8 +15,7 @@ use super::mode::Attachment;
 use super::network::Bridge;
 use super::rtnl::Mac;
 use super::step::{Place, Step};
-use super::table::Element;
-use super::{Interface, macvlan, ptp, rate, rules, vxlan};
+use super::{Interface, macvlan, ptp, rate, vxlan};
 use crate::error::refused;
 
 /// How the members of a network are joined.
@@ -129,22 +128,6 @@ impl Bridge {
         match (&self.link, self.definition.driver) {
             (Some(parent), Driver::Macvlan) if macvlan::mode(&self.definition) == "passthru" => parent.mac,
             _ => mac_of(address),
-        }
-    }
-
-    /// Who opens connections to a container by its interface there: the addresses of the network. On a LAN nothing is
-    /// published, and who is behind its router is let in like the rest of it, unless the network is internal.
-    pub fn members(&self, interface: &Interface) -> Vec<Element> {
-        match (self.definition.driver, self.definition.internal) {
-            (Driver::Macvlan, false) => rules::everybody(&interface.name, interface.address6.is_some()),
-            (Driver::Macvlan, true) => {
-                let mut all = rules::members(&interface.name, interface.address, interface.address6);
-                // Where a neighbour is may be asked from its link-local address.
-                let local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-                all.extend(interface.address6.map(|_| rules::members6(&interface.name, local)));
-                all
-            }
-            _ => rules::members(&interface.name, interface.address, interface.address6),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use ipnet::IpNet;
 
-use super::origin::Instruction;
+use super::program::Instruction;
 use super::rate::LATENCY;
 use super::rtnl::Mac;
 use super::script::word;
@@ -22,6 +22,10 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
     let ip = |place: &Place| match place {
         Place::Hub => "ip".to_owned(),
         Place::Container => format!("ip -n {netns}"),
+    };
+    let tc = |place: &Place| match place {
+        Place::Hub => "tc".to_owned(),
+        Place::Container => format!("tc -n {netns}"),
     };
     match step {
         Step::AddBridge { name, mac, options } => {
@@ -40,13 +44,18 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
                 format!("{peer}{} address {} mtu {mtu} netns {netns}", index_text(*peer_index), colons(peer_mac));
             vec![format!("ip link add {host} mtu {mtu} type veth peer name {peer}")]
         }
-        Step::AddIngress { link } => vec![format!("tc qdisc add dev {link} ingress")],
-        Step::AddFilter { link, origin } => {
-            let program = origin.program();
+        Step::AddEntrance { place, link, direction } => {
+            vec![format!("{} qdisc replace dev {link} {}", tc(place), direction.discipline())]
+        }
+        Step::AddFilter { place, link, direction, filter } => {
+            let program = filter.program();
             let one = |(code, then, otherwise, value): &Instruction| format!(",{code} {then} {otherwise} {value}");
             let code: String = program.iter().map(one).collect();
             let bytecode = format!("{}{code}", program.len());
-            vec![format!("tc filter add dev {link} ingress protocol all pref 1 bpf da bytecode '{bytecode}'")]
+            let (tc, direction) = (tc(place), direction.name());
+            vec![format!(
+                "{tc} filter replace dev {link} {direction} protocol all pref 1 handle 1 bpf da bytecode '{bytecode}'"
+            )]
         }
         Step::AddMacvlan { parent, mode, name, mac, mtu, index } => {
             let mac = if *mode == "passthru" { String::new() } else { format!(" address {}", colons(mac)) };
@@ -91,8 +100,7 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
         Step::Rename { link, name } => vec![format!("ip -n {netns} link set {link} name {name}")],
         Step::ReplaceDefaultRoute { gateway } => vec![format!("ip -n {netns} route replace default via {gateway}")],
         Step::Shape { place, link, rate, burst } => {
-            let tc = if *place == Place::Hub { "tc".to_owned() } else { format!("tc -n {netns}") };
-            let latency = LATENCY / 1000;
+            let (tc, latency) = (tc(place), LATENCY / 1000);
             vec![format!("{tc} qdisc add dev {link} root tbf rate {rate} burst {burst} latency {latency}ms")]
         }
         Step::Lend { device, name } => vec![format!("ip link set {} name {name} netns {netns}", device.name)],
@@ -134,8 +142,8 @@ fn nft(change: &Change) -> String {
             let hook = match hook {
                 Hook::Prerouting => "type nat hook prerouting priority dstnat",
                 Hook::Output => "type nat hook output priority -100",
-                Hook::RawPrerouting => "type filter hook prerouting priority -300",
-                Hook::RawOutput => "type filter hook output priority -300",
+                Hook::Sent => "type filter hook output priority filter",
+                Hook::Loopback => "type filter hook ingress device \"lo\" priority filter",
                 Hook::Input => "type filter hook input priority filter",
                 Hook::Forward => "type filter hook forward priority filter",
                 Hook::Postrouting => "type nat hook postrouting priority srcnat",
@@ -148,7 +156,7 @@ fn nft(change: &Change) -> String {
                 Verdict::Accept => "accept".to_owned(),
                 Verdict::Drop => "drop".to_owned(),
                 Verdict::Masquerade => "masquerade fully-random".to_owned(),
-                Verdict::NoTrack => "notrack".to_owned(),
+                Verdict::Mark(bit) => format!("meta mark set meta mark or {bit:#010x}"),
                 Verdict::Jump(chain) => format!("jump {chain}"),
                 Verdict::SetDestinationPort(protocol, port) => format!("{} dport set {port}", name_of(*protocol)),
                 Verdict::SetSourcePort(protocol, port) => format!("{} sport set {port}", name_of(*protocol)),
@@ -253,7 +261,7 @@ pub fn deed(step: &Step) -> String {
         Step::AddFlood { link, remote } => format!("lead tunnel `{link}` to `{remote}`"),
         Step::MoveLink { link, .. } => format!("move link `{link}` into the container"),
         Step::DeleteLink { link, .. } => format!("delete link `{link}`"),
-        Step::AddIngress { link } => format!("add an ingress qdisc to `{link}`"),
+        Step::AddEntrance { link, direction, .. } => format!("add qdisc {} to `{link}`", direction.discipline()),
         Step::AddFilter { link, .. } => format!("add a filter to `{link}`"),
         Step::SetPort { link, bridge, .. } => format!("make `{link}` a port of `{bridge}`"),
         Step::SetPortOption { link, option, .. } => format!("set `{option}` of port `{link}`"),

@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use caps::Capability;
 use ipnet::Ipv4Net;
 
 use std::collections::HashMap;
@@ -20,7 +19,6 @@ use super::mode::DEFAULT;
 use super::network::{self, Bridge, Ground, mac_of};
 use super::opened::opened_before;
 use super::rtnl::Rtnl;
-use super::rules;
 use super::seen;
 use super::step::{Place, Step};
 use super::table::Change;
@@ -175,24 +173,14 @@ impl Intent {
         }
         interfaces.retain(|interface| bridges.iter().any(|bridge| bridge.definition.name == interface.network));
         let names = !interfaces.is_empty();
-        // One that may change its own rules is not guarded by them.
-        let guarded =
-            record.guarded.unwrap_or_else(|| record.inside.capabilities & Capability::CAP_NET_ADMIN.bitmask() == 0);
-        let open: Vec<String> = record.taps.iter().map(|tap| tap.name.clone()).collect();
-        let host_access = record.host_access;
-        let part = Part { id: &record.id, interfaces: &interfaces, names, guarded, open: &open, host_access };
+        let part = Part { id: &record.id, interfaces: &interfaces, names, host_access: record.host_access };
         let mut steps = part.steps(&self.view, &bridges.iter().collect::<Vec<_>>());
-        if guarded && names {
-            let lent = record.lent.iter().flat_map(|device| rules::everywhere(&device.name));
-            steps.extend(lent.map(|element| Step::NftInside(Change::AddElement(element))));
-        }
         steps.extend(tap::steps(&record.taps, MOST_INTERFACES as u32 + 2));
         let way_out = interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
         if let (false, Some(interface), Some(bridge)) =
             (record.ports.is_empty(), interfaces.get(way_out), bridges.get(way_out))
         {
-            let whose = (record.id.as_str(), guarded);
-            steps.extend(published(&record.ports, &interface.host, &bridge.definition.link, whose));
+            steps.extend(published(&record.ports, &interface.host, &bridge.definition.link, &record.id));
         }
         // In a user namespace groups have other numbers, as the host sees them.
         let comparable =
@@ -217,6 +205,8 @@ impl Intent {
             | Step::SetPortOption { link, .. }
             | Step::AddVxlan { name: link, .. }
             | Step::AddFlood { link, .. }
+            | Step::AddEntrance { link, .. }
+            | Step::AddFilter { link, .. }
             | Step::SetUp { link, .. } => {
                 *link == network.link || network.driver == Driver::Vxlan && *link == vxlan::link_of(network)
             }

@@ -12,9 +12,10 @@ use super::definition::Definition;
 use super::driver::{Beside, configure, settings};
 use super::hub::{self, View};
 use super::mode::Attachment;
-use super::network::Bridge;
+use super::network::{Bridge, filter};
+use super::program::{Direction, Filter};
 use super::rtnl::Rtnl;
-use super::step::{MACVLAN_MODES, Step};
+use super::step::{MACVLAN_MODES, Place, Step};
 use crate::error::refused;
 
 /// The mode where none is asked for: members of one parent reach each other.
@@ -104,6 +105,11 @@ pub fn attach(bridge: &Bridge, view: &View, interface: &Interface) -> Vec<Step> 
         mtu: interface.mtu,
         index: interface.index,
     }];
+    if bridge.definition.internal {
+        // On a LAN nothing is published, and who is behind its router is let in like the rest of it, but here. Before it is up.
+        let guard = Filter::Guard(bridge.guard());
+        steps.extend(filter(Place::Container, &interface.name, Direction::In, guard));
+    }
     steps.extend(configure(view, &bridge.definition, interface));
     steps.extend(settings(view, interface));
     steps

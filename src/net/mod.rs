@@ -17,6 +17,7 @@ pub mod dns;
 pub mod driver;
 pub mod explain;
 pub mod foreign;
+pub mod guard;
 pub mod hub;
 mod intent;
 mod interface;
@@ -38,6 +39,7 @@ pub mod owner;
 pub mod pool;
 pub mod port;
 pub mod ports;
+pub mod program;
 pub mod ptp;
 pub mod publish;
 pub mod rate;
@@ -122,8 +124,6 @@ pub struct Request<'a> {
     pub state: &'a Path,
     /// The container's network as it is, where it is to have an interface more.
     pub beside: Option<&'a Network>,
-    /// Whether it may change its own rules: it is not guarded by them then.
-    pub rules_itself: bool,
     /// Nothing is taken, and nothing will be made.
     pub dry: bool,
 }
@@ -139,8 +139,6 @@ struct Own {
     made: usize,
     /// Whether it has a name server.
     has_names: bool,
-    /// Whether it has rules of its own that keep others out.
-    guarded: bool,
     /// The settings of its namespace that are not those of a link that minirun made.
     settings: Vec<(String, String)>,
     /// Whether it reaches the host's loopback device.
@@ -358,7 +356,6 @@ impl Network {
         // A bundle may have had some of them taken away.
         let made = |one: &&(String, String)| self.settings().any(|(key, value)| key == one.0 && value == one.1);
         record.sysctls = self.own.settings.iter().filter(made).cloned().collect();
-        record.guarded = Some(self.own.guarded);
         record.taps.clone_from(&self.taps);
         record.host_access = self.own.host_access;
         record.hub = self.hub.as_ref().map(|hub| hub.number).or(self.own.lender);

@@ -12,9 +12,11 @@ use ipnet::{IpNet, Ipv4Net};
 use super::definition::{Definition, alias_of};
 use super::driver::{Beside, Driver, configure, has_ipv6, settings};
 pub use super::driver::{mac_of, same_network6};
+use super::guard::Guard;
 use super::hub::{self, Link, View};
 use super::options::{options_of, port_options};
 use super::origin::Origin;
+use super::program::{Direction, Filter};
 use super::rate;
 use super::rtnl::Rtnl;
 use super::rules::{skeleton, wanted};
@@ -129,6 +131,8 @@ impl Bridge {
                     missing.push(sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0"));
                 }
             }
+            // Before it is up, and before the rules.
+            missing.extend(filter(Place::Hub, name, Direction::Out, Filter::Guard(self.guard())));
             missing.push(Step::SetAlias { link: name.clone(), alias: self.definition.alias() });
         }
         let address = |address: IpNet| Step::AddAddress { place: Place::Hub, link: name.clone(), address };
@@ -141,6 +145,12 @@ impl Bridge {
             missing.extend(vxlan::missing(view, &self.definition, tunnel, self.link.as_ref()));
         }
         missing
+    }
+
+    /// What keeps strangers out.
+    pub(super) fn guard(&self) -> Guard {
+        let Definition { gateway, gateway6, .. } = self.definition;
+        Guard { net: gateway.trunc(), net6: gateway6.map(|net| net.trunc()) }
     }
 
     /// The settings by which its containers' packets are passed on, that are not made yet.
@@ -175,8 +185,7 @@ impl Bridge {
             // Before the link is up: no frame is not looked at.
             let (address, address6) = (interface.address.addr(), interface.address6.map(|net| net.addr()));
             let origin = Origin { mac: interface.mac, address, address6 };
-            steps.push(Step::AddIngress { link: host.clone() });
-            steps.push(Step::AddFilter { link: host.clone(), origin });
+            steps.extend(filter(hub, host, Direction::In, Filter::Origin(origin)));
         }
         if has_ipv6(view, interface) {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
@@ -197,6 +206,14 @@ impl Bridge {
         steps.extend(settings(view, interface));
         steps
     }
+}
+
+/// The steps by which `filter` looks at each frame of a link.
+pub(super) fn filter(place: Place, link: &str, direction: Direction, filter: Filter) -> [Step; 2] {
+    [
+        Step::AddEntrance { place, link: link.to_owned(), direction },
+        Step::AddFilter { place, link: link.to_owned(), direction, filter },
+    ]
 }
 
 /// Whether a killed command began to make the bridge: it is down and has the hardware address that follows from the gateway's.
@@ -326,6 +343,7 @@ pub(super) fn sysctl(key: &str, value: &str) -> Step {
 #[cfg(test)]
 mod tests {
     use super::super::table::Table;
+    use super::super::table::CHAINS;
     use super::*;
 
     fn view() -> View {
@@ -386,7 +404,7 @@ mod tests {
         let other = ground(&View { elements: vec![false], ..view.clone() }, &[there()], Vec::new, &before);
         assert_eq!(other.missing, elements(&default_network()).into_iter().map(add).collect::<Vec<_>>());
         // Flushed rules leave the table; a host that became a router needs no guard.
-        let flushed = Table { rules: [Some(0); 6], ..wanted() };
+        let flushed = Table { rules: [Some(0); CHAINS.len()], ..wanted() };
         assert!(ground(&View { table: Some(flushed), ..view.clone() }, &[there()], Vec::new, &[]).missing.len() > 5);
         let router = ground(&View { router: true, ..view.clone() }, &[there()], Vec::new, &before);
         assert!(router.forgotten && !router.missing.contains(&guard), "{:?}", router.missing);

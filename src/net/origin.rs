@@ -1,18 +1,15 @@
 //! The filter at a container's port: what a container sends comes from its own addresses, or goes nowhere.
 //!
-//! [`Origin::program`] is a program of classic BPF (Documentation/networking/filter.rst) that tc(8) runs on each frame that
-//! comes in by the host's end of the veth pair (`cls_bpf`, `direct-action`). It ends with its link, needs no right beyond
-//! those that made the link, and no container can take it away, because the end is not in its namespace.
-//!
-//! A load from behind the end of a frame ends such a program with 0, which here means "pass". So every length is looked at
-//! before anything is loaded.
+//! [`Origin::program`] is run on each frame that comes in by the host's end of the veth pair. No container can take it away,
+//! because the end is not in its namespace.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::program::{
+    ARP, DROP, Draft, ICMP6, IPV4, IPV6, Instruction, LOAD_BYTE, LOAD_HALF, LOAD_WORD, NETWORK, PASS, TRANSPORT6, To,
+    VLAN_TAG,
+};
 use super::rtnl::Mac;
-
-/// One instruction: code, the instructions skipped if true and if false, and a number (`struct sock_filter`).
-pub type Instruction = (u16, u8, u8, u32);
 
 /// The addresses that one interface sends from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,32 +22,6 @@ pub struct Origin {
     pub address6: Option<Ipv6Addr>,
 }
 
-/// What tc(8) does with a frame (linux/pkt_cls.h).
-const PASS: u32 = 0;
-const DROP: u32 = 2;
-
-/// Instructions (linux/bpf_common.h).
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_WORD: u16 = 0x20;
-const LOAD_LENGTH: u16 = 0x80;
-const JUMP: u16 = 0x05;
-const IF_EQUAL: u16 = 0x15;
-const IF_AT_LEAST: u16 = 0x35;
-const RETURN: u16 = 0x06;
-
-/// Where a VLAN tag is looked for that the kernel took off the frame (`SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`).
-const VLAN_TAG: u32 = 0xffff_f030;
-
-/// Where headers begin, in bytes: after the one of Ethernet, and after a first one of IPv6.
-const NETWORK: u32 = 14;
-const TRANSPORT6: u32 = NETWORK + 40;
-
-/// Protocols of Ethernet and of IPv6 (linux/if_ether.h, linux/in6.h).
-const IPV4: u32 = 0x0800;
-const ARP: u32 = 0x0806;
-const IPV6: u32 = 0x86dd;
-const ICMP6: u32 = 58;
 /// Headers before which or in which a message of neighbour discovery could hide. One in a fragment is heard by no kernel
 /// (RFC 6980).
 const HOP_BY_HOP: u32 = 0;
@@ -68,78 +39,6 @@ const INVERSE_ADVERTISEMENT: u32 = 142;
 /// Options with a hardware address: type, and a length of eight bytes.
 const SOURCE_ADDRESS: u32 = 0x0101;
 const TARGET_ADDRESS: u32 = 0x0201;
-
-/// A place in the program that is jumped to: nothing jumps back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum To {
-    Next,
-    Arp,
-    Ipv6,
-    Neighbor,
-    Advertisement,
-    Address,
-    Pass,
-    Drop,
-}
-
-/// A program on its way: jumps lead to names.
-#[derive(Debug, Default)]
-struct Draft {
-    code: Vec<(u16, To, To, u32)>,
-    places: Vec<(To, usize)>,
-}
-
-impl Draft {
-    fn load(&mut self, kind: u16, at: u32) {
-        self.code.push((kind, To::Next, To::Next, at));
-    }
-
-    fn if_equal(&mut self, value: u32, then: To, otherwise: To) {
-        self.code.push((IF_EQUAL, then, otherwise, value));
-    }
-
-    /// From here on the frame has `bytes`, and what is within them can be loaded.
-    fn needs(&mut self, bytes: u32) {
-        self.load(LOAD_LENGTH, 0);
-        self.code.push((IF_AT_LEAST, To::Next, To::Drop, bytes));
-    }
-
-    /// Drops what has not these bytes there.
-    fn only(&mut self, at: u32, bytes: &[u8]) {
-        for (part, offset) in bytes.chunks(4).zip((at..).step_by(4)) {
-            let kind = if part.len() == 4 { LOAD_WORD } else { LOAD_HALF };
-            self.load(kind, offset);
-            self.if_equal(part.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)), To::Next, To::Drop);
-        }
-    }
-
-    fn place(&mut self, name: To) {
-        self.places.push((name, self.code.len()));
-    }
-
-    fn jump(&mut self, to: To) {
-        self.code.push((JUMP, to, To::Next, 0));
-    }
-
-    fn end(&mut self, name: To, verdict: u32) {
-        self.place(name);
-        self.code.push((RETURN, To::Next, To::Next, verdict));
-    }
-
-    /// The program with its names as numbers of instructions, which are below 256 because the whole program is.
-    fn finish(self) -> Vec<Instruction> {
-        let Self { code, places } = self;
-        let steps = |at: usize, to: To| {
-            let place = places.iter().find(|(name, _)| *name == to).map_or(at + 1, |(_, place)| *place);
-            (place - at - 1) as u8
-        };
-        let one = |(at, (kind, then, otherwise, value)): (usize, &(u16, To, To, u32))| match *kind {
-            JUMP => (JUMP, 0, 0, u32::from(steps(at, *then))),
-            kind => (kind, steps(at, *then), steps(at, *otherwise), *value),
-        };
-        code.iter().enumerate().map(one).collect()
-    }
-}
 
 impl Origin {
     /// Passes IPv4, IPv6 and ARP from these addresses, and neighbour discovery that speaks of nobody else. All other frames
@@ -225,6 +124,7 @@ impl Origin {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::program::tests::passes_program;
     use super::*;
 
     const MAC: Mac = [2, 0, 0, 0, 0, 9];
@@ -235,35 +135,8 @@ mod tests {
         address6: Some(Ipv6Addr::new(0xfd50, 0, 0, 0, 0, 0, 0, 9)),
     };
 
-    /// What the program says of a frame.
     fn passes(origin: &Origin, frame: &[u8]) -> bool {
-        let program = origin.program();
-        let (mut at, mut value) = (0, 0);
-        loop {
-            let (code, then, otherwise, number) = program[at];
-            at += 1;
-            let get = |length: usize| {
-                let bytes = frame.get(number as usize..number as usize + length);
-                bytes.map(|bytes| bytes.iter().fold(0, |all, byte| all << 8 | u32::from(*byte)))
-            };
-            let loaded = match code {
-                LOAD_WORD if number == VLAN_TAG => Some(0),
-                LOAD_WORD => get(4),
-                LOAD_HALF => get(2),
-                LOAD_BYTE => get(1),
-                LOAD_LENGTH => Some(frame.len() as u32),
-                _ => Some(value),
-            };
-            let Some(loaded) = loaded else { return true };
-            value = loaded;
-            at += match code {
-                JUMP => number as usize,
-                IF_EQUAL => usize::from(if value == number { then } else { otherwise }),
-                IF_AT_LEAST => usize::from(if value >= number { then } else { otherwise }),
-                RETURN => return number == PASS,
-                _ => 0,
-            };
-        }
+        passes_program(&origin.program(), frame, 0)
     }
 
     fn frame(protocol: u32, rest: &[&[u8]]) -> Vec<u8> {

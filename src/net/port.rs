@@ -1,4 +1,4 @@
-//! A published port: what leads to it, in the host's table and in its container's.
+//! A published port: what leads to it in the host's table.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::table::{Element, OPEN, PORTS4, PORTS6, RANGES4, RANGES6, Value, element};
+use super::table::{Element, PORTS4, PORTS6, RANGES4, RANGES6, Value};
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,12 +93,6 @@ impl Port {
     /// IPv4.
     pub fn is_relayed(&self) -> bool {
         self.address == Ipv6Addr::LOCALHOST || self.address.is_ipv6() && self.target.is_ipv4()
-    }
-
-    /// What of the container's own table is of it.
-    pub fn opening(&self) -> Element {
-        let key = |port: u16| vec![Value::Port(port), Value::Protocol(self.protocol.number())];
-        Element { end: key(self.port + (self.count - 1)), ..element(&OPEN, key(self.port)) }
     }
 
     /// Whether it is the port of the container that people call `80` or `53/udp`.

@@ -1,6 +1,7 @@
 //! Why a Step is there, in one sentence: what `--dry-run`, `--explain` and `explain` say above its commands.
 
 use super::explain::colons;
+use super::program::{Direction, Filter};
 use super::step::{Place, Step};
 use super::table::{Change, Hook, Match, Verdict, What};
 
@@ -29,10 +30,22 @@ pub fn reason(step: &Step) -> String {
              other; the far end is born in the container"
                 .into()
         }
-        Step::AddIngress { .. } => {
+        Step::AddEntrance { place: Place::Container, .. } => {
+            "a place where each frame is looked at that comes from the LAN".into()
+        }
+        Step::AddEntrance { direction: Direction::In, .. } => {
             "a place where the host sees each frame that the container sends, before the bridge".into()
         }
-        Step::AddFilter { origin, .. } => {
+        Step::AddEntrance { direction: Direction::Out, .. } => {
+            "a place where each frame is looked at that the host sends into the network, its own or another's".into()
+        }
+        Step::AddFilter { place: Place::Container, .. } => {
+            "drops what does not come from an address of the network: it is an internal one".into()
+        }
+        Step::AddFilter { filter: Filter::Guard(_), .. } => {
+            "drops what comes from elsewhere without the mark of the rules below: who flushes the rules opens no container".into()
+        }
+        Step::AddFilter { filter: Filter::Origin(origin), .. } => {
             let second = origin.address6.map(|address| format!(" and {address}")).unwrap_or_default();
             format!(
                 "drops frames that do not come from {} with {}{second}, so that the container takes nobody's place",
@@ -112,7 +125,6 @@ fn nft_reason(change: &Change) -> &'static str {
             "outward" => "the bridges whose containers reach the outside",
             "closed" => "the bridges whose containers reach neither the outside nor the host",
             "within" => "the ways from a bridge back to itself",
-            "open" => "the ports of this container that are published",
             "hosts4" => "the addresses by which this container knows the host",
             "guarded" => "the links on which minirun turned forwarding on",
             "own4" | "own6" => "each bridge with its own address: its containers may ask the host there",
@@ -128,7 +140,6 @@ fn nft_reason(change: &Change) -> &'static str {
             }
             "own4" | "own6" | "gateways4" | "gateways6" => "the bridge's address",
             "members4" | "members6" => "the addresses of the network",
-            "open" => "published",
             "hosts4" => "the host, for this container",
             _ => "the bridge",
         },
@@ -140,8 +151,10 @@ fn nft_reason(change: &Change) -> &'static str {
         Change::AddChain { hook: Some(hook), .. } => match hook {
             Hook::Prerouting => "sees the first packet of every connection that comes in",
             Hook::Output => "sees the first packet of every connection that a program of the host opens",
-            Hook::RawPrerouting => "sees every packet that comes in, before anything else",
-            Hook::RawOutput => "sees every packet that a program sends, before anything else",
+            Hook::Sent => "sees every packet that a program of the host sends",
+            Hook::Loopback => {
+                "sees what programs in here send to each other, and nothing else: it costs no other packet"
+            }
             Hook::Input => "sees every packet for the host itself",
             Hook::Forward => "sees every packet that the host passes on",
             Hook::Postrouting => "sees the first packet of every connection that leaves",
@@ -156,17 +169,13 @@ fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str
         (.., Verdict::RedirectTo(..)) => {
             "what is sent to the host goes to minirun, which listens in here and passes it on to the host's loopback device"
         }
-        (_, Some(Match::In(_, set)), ..) if set.name == "hosts4" => "what is led elsewhere has to be remembered",
-        ("names", Some(Match::Source(_)), _, Verdict::Accept) => "and so have the answers",
         (_, _, _, Verdict::Jump(_)) => "only what is sent to an address of the host can be for a published port",
         (_, _, _, Verdict::SetDestinationPort(..)) => {
             "the name server listens at another port, so that the container's programs may have port 53"
         }
         (_, _, _, Verdict::SetSourcePort(..)) => "its answers come from where it was asked",
-        (_, _, _, Verdict::NoTrack) => "among members no connection is remembered, which costs every packet",
-        ("guard", None, ..) => "all else is kept out, also while the host's rules are flushed",
-        ("guard", Some(Match::In(_, set)), ..) if set.name == "open" => "its published ports",
-        ("guard", Some(Match::In(..)), ..) => "its neighbours and the host",
+        ("sent", ..) => "what the host itself sends is let in by the bridge's filter",
+        (_, _, _, Verdict::Mark(_)) => "says to the bridge's filter that the rules below have looked at it",
         ("prerouting", _, _, Verdict::Accept) => {
             "nobody but the host itself reaches what is published on its loopback device"
         }

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::table::{
-    BRIDGES, CHAINS, CLOSED, COMMENT, Change, Element, GATEWAYS4, GATEWAYS6, GUARDED, Hook, MEMBERS4, MEMBERS6, Match,
-    NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, OPEN, OUTWARD, OWN4, OWN6, PORTS4, PORTS6, RANGES4, RANGES6, Table,
-    Value, Verdict, WITHIN, What, element,
+    BRIDGES, CHAINS, CLOSED, COMMENT, Change, GATEWAYS4, GATEWAYS6, GUARDED, Hook, LET_IN, MEMBERS4, MEMBERS6, Match,
+    NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, OUTWARD, OWN4, OWN6, PORTS4, PORTS6, RANGES4, RANGES6, Table,
+    Verdict, WITHIN, What,
 };
 
 /// The table with its chains, rules and empty sets.
@@ -19,6 +19,7 @@ pub fn skeleton() -> Vec<Change> {
     let mut changes = vec![Change::AddTable];
     changes.extend(sets.into_iter().map(Change::AddSet));
     changes.extend(translation());
+    changes.extend(sent());
     changes.extend(input());
     changes.extend(forward());
     changes.extend(postrouting());
@@ -59,6 +60,15 @@ fn loopback4() -> Match {
     Match::Destination(IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8))
 }
 
+/// What the host itself sends, whatever the address it sends from.
+fn sent() -> [Change; 2] {
+    let chain = "sent";
+    [
+        Change::AddChain { name: chain, hook: Some(Hook::Sent) },
+        rule(chain, vec![Match::In(OUT, &BRIDGES)], Verdict::Mark(LET_IN)),
+    ]
+}
+
 /// What a container may ask of the host: its own gateway, unless its network is closed, and no other network's.
 fn input() -> Vec<Change> {
     let chain = "input";
@@ -81,6 +91,7 @@ fn forward() -> Vec<Change> {
     let chain = "forward";
     vec![
         Change::AddChain { name: chain, hook: Some(Hook::Forward) },
+        rule(chain, vec![Match::In(OUT, &BRIDGES)], Verdict::Mark(LET_IN)),
         rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
         rule(chain, vec![Match::DestinationNatted], Verdict::Accept),
         rule(chain, vec![Match::In(IN_OUT, &WITHIN)], Verdict::Accept),
@@ -117,13 +128,13 @@ fn postrouting() -> Vec<Change> {
 }
 
 /// The rules in a container's own namespace by which its name server is found: what is sent to it at `address` goes to the
-/// port at which it listens, so that port 53 is left to the container's programs. Without a state, because a state costs
-/// every packet.
+/// port at which it listens, so that port 53 is left to the container's programs. At the loopback device and without a state:
+/// no other packet of the container pays for it.
 pub fn inside(address: Ipv4Addr, port: u16) -> Vec<Change> {
     const PORT: u16 = super::dns::PORT;
     let chain = "names";
     let server = IpNet::new_assert(address.into(), 32);
-    let mut changes = vec![Change::AddTable, Change::AddChain { name: chain, hook: Some(Hook::RawOutput) }];
+    let mut changes = vec![Change::AddTable, Change::AddChain { name: chain, hook: Some(Hook::Loopback) }];
     for protocol in [17, 6] {
         let query = vec![Match::Destination(server), Match::To(protocol, PORT)];
         changes.push(rule(chain, query, Verdict::SetDestinationPort(protocol, port)));
@@ -131,70 +142,6 @@ pub fn inside(address: Ipv4Addr, port: u16) -> Vec<Change> {
         changes.push(rule(chain, answer, Verdict::SetSourcePort(protocol, PORT)));
     }
     changes
-}
-
-/// The rules in a container's own namespace by which nobody but the members of its networks opens a connection to what is
-/// not published. The host's rules say so too; these are there when somebody has flushed those. Only what comes from
-/// elsewhere has a state, which costs every packet.
-pub fn guard() -> Vec<Change> {
-    const FROM4: &[What] = &[What::InLink, What::Source4];
-    const FROM6: &[What] = &[What::InLink, What::Source6];
-    const TO4: &[What] = &[What::OutLink, What::Destination4];
-    const TO6: &[What] = &[What::OutLink, What::Destination6];
-    let (arriving, leaving, chain) = ("arriving", "names", "guard");
-    let [lo4, lo6] = everywhere("lo");
-    vec![
-        Change::AddSet(&MEMBERS4),
-        Change::AddSet(&MEMBERS6),
-        Change::AddSet(&OPEN),
-        Change::AddElement(lo4),
-        Change::AddElement(lo6),
-        Change::AddChain { name: arriving, hook: Some(Hook::RawPrerouting) },
-        rule(arriving, vec![Match::In(FROM4, &MEMBERS4)], Verdict::NoTrack),
-        rule(arriving, vec![Match::In(FROM6, &MEMBERS6)], Verdict::NoTrack),
-        rule(leaving, vec![Match::In(TO4, &MEMBERS4)], Verdict::NoTrack),
-        rule(leaving, vec![Match::In(TO6, &MEMBERS6)], Verdict::NoTrack),
-        Change::AddChain { name: chain, hook: Some(Hook::Input) },
-        rule(chain, vec![Match::In(FROM4, &MEMBERS4)], Verdict::Accept),
-        rule(chain, vec![Match::In(FROM6, &MEMBERS6)], Verdict::Accept),
-        rule(chain, vec![Match::EstablishedOrRelated], Verdict::Accept),
-        rule(chain, vec![Match::In(&[What::DestinationPort, What::Protocol], &OPEN)], Verdict::Accept),
-        rule(chain, vec![], Verdict::Drop),
-    ]
-}
-
-/// All addresses, where they come by the link `link`.
-pub fn everywhere(link: &str) -> [Element; 2] {
-    let range = |set, first: IpAddr, last: IpAddr| Element {
-        end: vec![Value::Link(link.to_owned()), last.into()],
-        ..element(set, vec![Value::Link(link.to_owned()), first.into()])
-    };
-    [
-        range(&MEMBERS4, Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()),
-        range(&MEMBERS6, Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from(u128::MAX).into()),
-    ]
-}
-
-/// All addresses there are, by a container's interface `link`.
-pub fn everybody(link: &str, ipv6: bool) -> Vec<Element> {
-    let all6 = ipv6.then(|| Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
-    members(link, Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0), all6)
-}
-
-/// A range of IPv6 addresses by a container's interface `link`.
-pub fn members6(link: &str, net: Ipv6Net) -> Element {
-    Element {
-        end: vec![Value::Link(link.to_owned()), Value::Ipv6(net.broadcast())],
-        ..element(&MEMBERS6, vec![Value::Link(link.to_owned()), Value::Ipv6(net.network())])
-    }
-}
-
-/// The addresses of a network whose members reach a container by its interface `link`.
-pub fn members(link: &str, address: Ipv4Net, address6: Option<Ipv6Net>) -> Vec<Element> {
-    let end = vec![Value::Link(link.to_owned()), Value::Ipv4(address.broadcast())];
-    let first = vec![Value::Link(link.to_owned()), Value::Ipv4(address.network())];
-    let own = Element { end, ..element(&MEMBERS4, first) };
-    std::iter::once(own).chain(address6.map(|net| members6(link, net))).collect()
 }
 
 /// The table that these changes make, as the kernel will tell of it.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::lent::Device;
-use super::origin::Origin;
+use super::program::{Direction, Filter};
 use super::rate::Rate;
 use super::rtnl::Mac;
 use super::table::Change;
@@ -87,17 +87,25 @@ pub enum Step {
         /// Its index, so that later steps need not ask for it; the kernel's choice where it is 0.
         peer_index: u32,
     },
-    /// A place at the host's end where what comes from the container is looked at.
-    AddIngress {
-        /// The end in the hub.
+    /// A place at a link where frames are looked at.
+    AddEntrance {
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
         link: String,
+        /// Which frames.
+        direction: Direction,
     },
-    /// Drops there what is not from the container's own addresses.
+    /// Drops there what a filter does not let pass.
     AddFilter {
-        /// The end in the hub.
+        /// Where the link is.
+        place: Place,
+        /// The link's name.
         link: String,
-        /// The addresses.
-        origin: Origin,
+        /// Which frames.
+        direction: Direction,
+        /// The filter.
+        filter: Filter,
     },
     /// A link of its own on one of the hub, born in the container.
     AddMacvlan {
@@ -259,6 +267,8 @@ impl Step {
     pub fn place(&self) -> Place {
         match self {
             Self::AddAddress { place, .. }
+            | Self::AddEntrance { place, .. }
+            | Self::AddFilter { place, .. }
             | Self::NoLinkLocal { place, .. }
             | Self::SetUp { place, .. }
             | Self::DeleteLink { place, .. }
@@ -279,8 +289,6 @@ impl Step {
             | Self::AddVxlan { .. }
             | Self::AddFlood { .. }
             | Self::MoveLink { .. }
-            | Self::AddIngress { .. }
-            | Self::AddFilter { .. }
             | Self::SetPort { .. }
             | Self::SetPortOption { .. }
             | Self::SetBridgeOption { .. }

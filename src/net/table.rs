@@ -12,7 +12,11 @@ use ipnet::IpNet;
 pub const TABLE: &str = "minirun";
 
 /// What its comment says: another layout of minirun's is another text.
-pub const COMMENT: &str = "minirun 3";
+pub const COMMENT: &str = "minirun 4";
+
+/// The bit of a packet's mark that says that the rules let it into a network (`guard.rs`): it is set on nothing else, and gone in
+/// the container.
+pub const LET_IN: u32 = 0x2000;
 
 /// A part of a set's key or value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +81,6 @@ const SERVICE6: &[Field] = &[Field::Port, Field::Protocol, Field::Ipv6];
 pub static PORTS4: Set = Set { name: "ports4", key: SERVICE4, value: &[Field::Ipv4, Field::Port], intervals: true };
 /// [`PORTS4`] for IPv6.
 pub static PORTS6: Set = Set { name: "ports6", key: SERVICE6, value: &[Field::Ipv6, Field::Port], intervals: true };
-/// In a container's own namespace: its ports that are published.
-pub static OPEN: Set = Set { name: "open", key: &[Field::Port, Field::Protocol], value: &[], intervals: true };
 /// In a container's own namespace: the addresses by which it knows the host, with the protocols that are led to its holder.
 pub static HOSTS4: Set = set("hosts4", &[Field::Ipv4, Field::Protocol]);
 /// Published ranges whose ports are the same in the container: one element a range.
@@ -132,10 +134,10 @@ pub enum Hook {
     Prerouting,
     /// Packets that a program of the host sends, at the usual priority of destination NAT.
     Output,
-    /// Packets that a program sends, before anything else looks at them.
-    RawOutput,
-    /// Packets that came in, before anything else looks at them.
-    RawPrerouting,
+    /// Packets that a program of the host sends, at the usual priority of filters.
+    Sent,
+    /// Packets that came in by the loopback device, before anything else looks at them.
+    Loopback,
     /// Packets for the host itself, at the usual priority of filters.
     Input,
     /// Packets that the host passes on, at the usual priority of filters.
@@ -201,8 +203,8 @@ pub enum Verdict {
     Drop,
     /// The source becomes the address of the link it leaves by, with a random port.
     Masquerade,
-    /// The connection of the packet is not remembered.
-    NoTrack,
+    /// The packet gets this bit in its mark; the rules that follow are not asked less for it.
+    Mark(u32),
     /// The rules of another chain are asked.
     Jump(&'static str),
     /// The port that it goes to becomes this one; the rules that follow are not asked less for it.
@@ -256,7 +258,7 @@ pub struct Table {
 }
 
 /// The chains of the table.
-pub const CHAINS: [&str; 6] = ["published", "prerouting", "output", "input", "forward", "postrouting"];
+pub const CHAINS: [&str; 7] = ["published", "prerouting", "output", "sent", "input", "forward", "postrouting"];
 
 /// The element that is one link's name.
 pub fn link_in(set: &'static Set, link: &str) -> Element {

@@ -105,10 +105,10 @@ impl<'a> Comparison<'a> {
             Step::SetAlias { link, .. }
             | Step::SetPort { link, .. }
             | Step::SetBridgeOption { link, .. }
-            | Step::AddFlood { link, .. }
-            | Step::AddIngress { link }
-            | Step::AddFilter { link, .. } => of(Place::Hub, link),
+            | Step::AddFlood { link, .. } => of(Place::Hub, link),
             Step::AddAddress { place, link, .. }
+            | Step::AddEntrance { place, link, .. }
+            | Step::AddFilter { place, link, .. }
             | Step::NoLinkLocal { place, link }
             | Step::SetUp { place, link }
             | Step::Shape { place, link, .. }
@@ -149,8 +149,10 @@ impl<'a> Comparison<'a> {
             Step::Sysctl { place, key, value } => self.setting(&self.steps[at + 1..], step, (*place, key, value)),
             Step::Nft(change) => self.rules(Place::Hub, step, change),
             Step::NftInside(change) => self.rules(Place::Container, step, change),
-            Step::AddIngress { link } => self.ingress(step, link),
-            Step::AddFilter { link, origin } => self.filter(step, link, &origin.program()),
+            Step::AddEntrance { place, link, direction } => self.entrance(step, (*place, link), *direction),
+            Step::AddFilter { place, link, direction, filter } => {
+                self.filter(step, (*place, link), *direction, filter);
+            }
             Step::AddMacvlan { parent, mode, name, mac, mtu, .. } => {
                 self.macvlan(step, (parent, mode), name, (*mac, *mtu));
             }

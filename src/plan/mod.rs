@@ -193,7 +193,6 @@ impl Plan {
             data_root,
             state,
             beside: None,
-            rules_itself: capabilities.contains(&caps::Capability::CAP_NET_ADMIN),
             dry,
         })?;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
@@ -317,7 +316,7 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
             Some(user::find(open_directory(&lower)?.as_fd(), spec.map_or("", String::as_str))?)
         }
     };
-    let Options { mode, publish, mut taps, id, sysctls, name, capabilities, .. } = options;
+    let Options { mode, publish, mut taps, id, sysctls, name, .. } = options;
     taps.iter_mut().for_each(|tap| tap.owner = user.as_ref().map_or(0, |user| user.uid));
     let resolvers = resolvers(&mode).ipv4();
     let request = Request {
@@ -335,7 +334,6 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
         data_root,
         state,
         beside: None,
-        rules_itself: capabilities.contains(&caps::Capability::CAP_NET_ADMIN),
         dry: true,
     };
     Ok((name, Network::decide(&request)?))

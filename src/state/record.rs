@@ -37,9 +37,6 @@ pub struct Record {
     pub ports: Vec<Port>,
     /// The number of the network namespace in which its bridges and ports are.
     pub hub: Option<u64>,
-    /// Whether rules in its own namespace keep others out; earlier records do not say.
-    #[serde(default)]
-    pub guarded: Option<bool>,
     /// The settings of its namespaces, the keys as files below /proc/sys. (Earlier records do not say.)
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,

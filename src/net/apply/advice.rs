@@ -47,7 +47,7 @@ pub fn told(refused: &Refused, step: Option<&Step>) -> anyhow::Error {
         (libc::EADDRINUSE, Some(Step::SetUp { .. })) => {
             error.remedy("another program has the tunnel's UDP port: see `ss -lun`, or choose another: --opt port=")
         }
-        (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::AddIngress { .. } | Step::AddFilter { .. })) => {
+        (libc::EOPNOTSUPP | libc::ENOENT, Some(Step::AddEntrance { .. } | Step::AddFilter { .. })) => {
             error.remedy("this kernel lacks filters at a link's entry: load modules `sch_ingress` and `cls_bpf`")
         }
         (libc::ENOENT | libc::EOPNOTSUPP, Some(Step::Shape { .. })) => {

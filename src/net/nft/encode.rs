@@ -41,13 +41,14 @@ pub fn encode(bytes: &mut Vec<u8>, change: &Change, sequence: u32, acknowledge: 
             message(bytes, kind(DELETE_ELEMENT), flags, 0, sequence, |body| encode_element(body, element, false));
         }
         Change::AddChain { name, hook } => {
+            let is_loopback = *hook == Some(Hook::Loopback);
             let hook = hook.map(|hook| match hook {
                 Hook::Prerouting => (0u32, -100i32, "nat"),
                 Hook::Input => (1, 0, "filter"),
                 Hook::Forward => (2, 0, "filter"),
                 Hook::Output => (3, -100, "nat"),
-                Hook::RawOutput => (3, -300, "filter"),
-                Hook::RawPrerouting => (0, -300, "filter"),
+                Hook::Sent => (3, 0, "filter"),
+                Hook::Loopback => (5, 0, "filter"),
                 Hook::Postrouting => (4, 100, "nat"),
             });
             message(bytes, kind(NEW_CHAIN), flags | NLM_F_CREATE | NLM_F_EXCL, 0, sequence, |body| {
@@ -57,6 +58,9 @@ pub fn encode(bytes: &mut Vec<u8>, change: &Change, sequence: u32, acknowledge: 
                 nest(body, 4, |hook| {
                     number(hook, 1, number_of_hook);
                     number(hook, 2, priority as u32);
+                    if is_loopback {
+                        string(hook, 3, "lo");
+                    }
                 });
                 number(body, 5, 1);
                 string(body, 7, kind_of_chain);

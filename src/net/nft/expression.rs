@@ -15,6 +15,7 @@ const REGISTER: u32 = 8;
 /// The name of a set that is a part of one rule; the kernel puts a number into it.
 pub const UNNAMED: &str = "__set%d";
 
+const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
@@ -171,7 +172,7 @@ pub fn encode_verdict(list: &mut Vec<u8>, verdict: Verdict) {
         }
         Verdict::SetDestinationPort(protocol, port) => return set_port(list, protocol, 2, port),
         Verdict::SetSourcePort(protocol, port) => return set_port(list, protocol, 0, port),
-        Verdict::NoTrack => return nest(list, 1, |element| string(element, 1, "notrack")),
+        Verdict::Mark(bit) => return add_to_mark(list, bit),
         Verdict::Masquerade => return expression(list, "masq", |data| number(data, 1, MASQUERADE_FULLY_RANDOM)),
         Verdict::RedirectTo(address, port) => return redirect_to(list, address, port),
         Verdict::Redirect(what, map) => return redirect(list, what, map),
@@ -181,6 +182,16 @@ pub fn encode_verdict(list: &mut Vec<u8>, verdict: Verdict) {
     expression(list, "immediate", |data| {
         number(data, 1, REGISTER_VERDICT);
         nest(data, 2, |value| nest(value, 2, |verdict| number(verdict, 1, code)));
+    });
+}
+
+/// Sets a bit of the mark and leaves the others.
+fn add_to_mark(list: &mut Vec<u8>, bit: u32) {
+    meta(list, META_MARK, REGISTER);
+    bitwise(list, &(!bit).to_ne_bytes(), &bit.to_ne_bytes());
+    expression(list, "meta", |data| {
+        number(data, 2, META_MARK);
+        number(data, 3, REGISTER);
     });
 }
 
@@ -273,13 +284,19 @@ fn compare(list: &mut Vec<u8>, equal: bool, value: &[u8]) {
     });
 }
 
+/// Keeps these bits of a register.
 fn mask(list: &mut Vec<u8>, bits: &[u8]) {
+    bitwise(list, bits, &vec![0; bits.len()]);
+}
+
+/// Keeps the bits `kept` of a register, and then turns round those of `turned`.
+fn bitwise(list: &mut Vec<u8>, kept: &[u8], turned: &[u8]) {
     expression(list, "bitwise", |data| {
         number(data, 1, REGISTER);
         number(data, 2, REGISTER);
-        number(data, 3, bits.len() as u32);
-        nest(data, 4, |value| attribute(value, 1, bits));
-        nest(data, 5, |value| attribute(value, 1, &vec![0; bits.len()]));
+        number(data, 3, kept.len() as u32);
+        nest(data, 4, |value| attribute(value, 1, kept));
+        nest(data, 5, |value| attribute(value, 1, turned));
     });
 }
 

@@ -27,7 +27,7 @@ use nix::sys::socket::{MsgFlags, recv};
 pub use self::lending::{Kept, again, command, give_back, lend, set_mac_at, set_mtu_at};
 pub use self::questions::Disciplines;
 pub use self::requests::{
-    add_address, add_bridge, add_default_route, add_filter, add_flood, add_ingress, add_macvlan, add_veth, add_vxlan,
+    add_address, add_bridge, add_default_route, add_entrance, add_filter, add_flood, add_macvlan, add_veth, add_vxlan,
     delete_link, move_link, no_link_local, rename, replace_default_route, set_alias, set_bridge_option, set_mac,
     set_mtu, set_port, set_port_option, set_up, shape,
 };

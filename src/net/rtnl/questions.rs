@@ -11,15 +11,15 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::super::origin::Instruction;
-use super::requests::{INGRESS, TCA_BPF_OPS, TCA_TBF_PARMS, TCA_TBF_RATE64};
+use super::super::program::{Direction, Instruction};
+use super::requests::{TCA_BPF_OPS, TCA_TBF_PARMS, TCA_TBF_RATE64, above};
 use super::{Rtnl, as_link, as_route};
 
 /// The queueing disciplines that minirun makes, by the index of their link.
 #[derive(Debug, Default)]
 pub struct Disciplines {
-    /// The links at whose entry something looks at what comes in (`sch_ingress`), with the program that does so, if one does.
-    pub programs: HashMap<u32, Option<Vec<Instruction>>>,
+    /// Where frames are looked at (`sch_ingress`), with the program that does so, if one does.
+    pub programs: HashMap<(u32, Direction), Option<Vec<Instruction>>>,
     /// How fast a link is at most (`sch_tbf`), in bytes a second.
     pub rates: HashMap<u32, u64>,
 }
@@ -33,8 +33,9 @@ impl Rtnl {
         for message in answer.context("list queueing disciplines")? {
             let RouteNetlinkMessage::NewQueueDiscipline(message) = message else { continue };
             let index = message.header.index as u32;
-            if has(&message, "ingress") {
-                all.programs.insert(index, self.program_at(message.header.index)?);
+            let directions = [Direction::In, Direction::Out];
+            if let Some(direction) = directions.into_iter().find(|one| has(&message, one.discipline())) {
+                all.programs.insert((index, direction), self.program_at(message.header.index, direction)?);
             } else if has(&message, "tbf") {
                 all.rates.extend(rate(&message).map(|rate| (index, rate)));
             }
@@ -42,9 +43,9 @@ impl Rtnl {
         Ok(all)
     }
 
-    fn program_at(&mut self, link: i32) -> Result<Option<Vec<Instruction>>> {
+    fn program_at(&mut self, link: i32, direction: Direction) -> Result<Option<Vec<Instruction>>> {
         let mut question = TcMessage::with_index(link);
-        question.header.parent = INGRESS;
+        question.header.parent = above(direction);
         let answer = self.dump(&RouteNetlinkMessage::GetTrafficFilter(question)).context("list filters")?;
         let code = answer.iter().find_map(|message| match message {
             RouteNetlinkMessage::NewTrafficFilter(filter) => code(filter),

@@ -17,7 +17,7 @@ use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHan
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::super::origin::Instruction;
+use super::super::program::{Direction, Instruction};
 use super::super::rate::Rate;
 use super::super::vxlan::Tunnel;
 use super::{Mac, Request};
@@ -186,23 +186,27 @@ pub fn set_port_option(name: &str, option: &str, value: u32) -> Request {
     Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
 }
 
-/// What is above the filters at a link's entry, as tc(8) says it (`TC_H_CLSACT`, `TC_H_MIN_INGRESS`).
-pub const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
+/// What is above the filters of a direction, as tc(8) says it (`TC_H_CLSACT` with `TC_H_MIN_INGRESS` or `TC_H_MIN_EGRESS`).
+pub fn above(direction: Direction) -> TcHandle {
+    let minor = if direction == Direction::In { 0xfff2 } else { 0xfff3 };
+    TcHandle { major: 0xffff, minor }
+}
+
 /// Attributes of a filter that is a program (linux/pkt_cls.h).
 const TCA_BPF_OPS_LEN: u16 = 4;
 pub const TCA_BPF_OPS: u16 = 5;
 
-/// A place where what comes in by a link is looked at, before anything else sees it (`sch_ingress`).
-pub fn add_ingress(index: u32) -> Request {
+/// A place where frames of a link are looked at (`sch_ingress`), or the one that is there.
+pub fn add_entrance(index: u32, direction: Direction) -> Request {
     let mut message = TcMessage::with_index(index as i32);
     message.header.parent = TcHandle::INGRESS;
     message.header.handle = TcHandle { major: 0xffff, minor: 0 };
-    message.attributes.push(TcAttribute::Kind("ingress".to_owned()));
-    Request { message: RouteNetlinkMessage::NewQueueDiscipline(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+    message.attributes.push(TcAttribute::Kind(direction.discipline().to_owned()));
+    Request { message: RouteNetlinkMessage::NewQueueDiscipline(message), flags: NLM_F_CREATE | NLM_F_REPLACE }
 }
 
-/// Has a program decide there what becomes of each frame, of whatever protocol (`cls_bpf`).
-pub fn add_filter(index: u32, program: &[Instruction]) -> Request {
+/// Has a program decide there what becomes of each frame, of whatever protocol (`cls_bpf`), in the place of an earlier one.
+pub fn add_filter(index: u32, direction: Direction, program: &[Instruction]) -> Request {
     const ETH_P_ALL: u16 = 3;
     let mut code = Vec::with_capacity(8 * program.len());
     for (instruction, then, otherwise, value) in program {
@@ -213,7 +217,8 @@ pub fn add_filter(index: u32, program: &[Instruction]) -> Request {
     let length = (program.len() as u16).to_ne_bytes().to_vec();
     let option = |option| TcOption::Bpf(option);
     let mut message = TcMessage::with_index(index as i32);
-    message.header.parent = INGRESS;
+    message.header.parent = above(direction);
+    message.header.handle = TcHandle { major: 0, minor: 1 };
     // Its place among others, and the protocol, in the order of the network.
     message.header.info = 1 << 16 | u32::from(ETH_P_ALL.to_be());
     message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
@@ -222,7 +227,7 @@ pub fn add_filter(index: u32, program: &[Instruction]) -> Request {
         option(TcFilterBpfOption::Other(DefaultNla::new(TCA_BPF_OPS_LEN, length))),
         option(TcFilterBpfOption::Other(DefaultNla::new(TCA_BPF_OPS, code))),
     ]));
-    Request { message: RouteNetlinkMessage::NewTrafficFilter(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+    Request { message: RouteNetlinkMessage::NewTrafficFilter(message), flags: NLM_F_CREATE | NLM_F_REPLACE }
 }
 
 /// Says in a link's alias whose it is.

@@ -1,7 +1,7 @@
 //! Links of the hub and of a container against the steps that made them: bridges, veth pairs, ports, filters, rates.
 
 use super::super::options::{BRIDGE_DEFAULTS, PORT_DEFAULTS};
-use super::super::origin::Instruction;
+use super::super::program::{Direction, Filter};
 use super::super::rtnl::Mac;
 use super::super::seen::Link;
 use super::super::step::{Place, Step};
@@ -9,10 +9,11 @@ use super::{Comparison, is_not, wrong_mac, wrong_option};
 
 impl Comparison<'_> {
     /// The place of the filter.
-    pub(super) fn ingress(&mut self, step: &Step, name: &str) {
-        let Some(link) = self.kernel.hub.link(name) else { return };
-        if !self.kernel.hub.disciplines.programs.contains_key(&link.index) {
-            self.differ(step, format!("link {name}: nothing looks at what the container sends"), vec![step.clone()]);
+    pub(super) fn entrance(&mut self, step: &Step, (place, name): (Place, &str), direction: Direction) {
+        let (Some(link), Some(seen)) = (self.link(place, name), self.seen(place)) else { return };
+        if !seen.disciplines.programs.contains_key(&(link.index, direction)) {
+            let what = format!("link {name}: nothing looks at what passes its {}", direction.name());
+            self.differ(step, what, vec![step.clone()]);
         }
     }
 
@@ -28,14 +29,17 @@ impl Comparison<'_> {
         }
     }
 
-    pub(super) fn filter(&mut self, step: &Step, name: &str, wanted: &[Instruction]) {
-        let Some(link) = self.kernel.hub.link(name) else { return };
-        match self.kernel.hub.disciplines.programs.get(&link.index).and_then(Option::as_deref) {
-            Some(program) if program == wanted => {}
-            None => _ = self.differ(step, format!("link {name}: without its filter"), vec![step.clone()]),
+    pub(super) fn filter(&mut self, step: &Step, (place, name): (Place, &str), direction: Direction, filter: &Filter) {
+        let (Some(link), Some(seen)) = (self.link(place, name), self.seen(place)) else { return };
+        let end = direction.name();
+        match seen.disciplines.programs.get(&(link.index, direction)).and_then(Option::as_deref) {
+            Some(program) if program == filter.program() => {}
+            None => _ = self.differ(step, format!("link {name}: without its filter at {end}"), vec![step.clone()]),
             Some(_) => {
-                let remedy = format!("`tc qdisc del dev {name} ingress`, then `minirun network reload`");
-                self.tell(step, format!("link {name}: its filter is another one"), remedy);
+                let discipline = direction.discipline();
+                let remedy =
+                    format!("`tc qdisc del dev {name} {discipline}` where it is, then `minirun network reload`");
+                self.tell(step, format!("link {name}: its filter at {end} is another one"), remedy);
             }
         }
     }
