@@ -342,8 +342,8 @@ pub(super) fn sysctl(key: &str, value: &str) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::Table;
     use super::super::table::CHAINS;
+    use super::super::table::Table;
     use super::*;
 
     fn view() -> View {

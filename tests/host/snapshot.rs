@@ -113,8 +113,10 @@ impl Snapshot {
         }
         for link in list("ip", &["-j", "link"]) {
             let name = text(&link["ifname"]).to_owned();
-            for (at, filter) in list("tc", &["-j", "filter", "show", "dev", &name, "ingress"]).iter().enumerate() {
-                self.add("filter", format!("{name} {at}"), words(filter));
+            for end in ["ingress", "egress"] {
+                for (at, filter) in list("tc", &["-j", "filter", "show", "dev", &name, end]).iter().enumerate() {
+                    self.add("filter", format!("{name} {end} {at}"), words(filter));
+                }
             }
         }
         // Whom tunnels lead to.
