@@ -185,6 +185,8 @@ host_test!(commands_are_killed_at_every_fourth_call, within 600, |host| {
             host.minirun(["wait", "other"]).ok();
             host.remove_all();
             host.bury();
+            let names = host.sh("ls /run/netns").ok();
+            assert!(!names.contains("web"), "{words}, {call:?}: {names}");
         }
     }
 });
@@ -311,9 +313,11 @@ host_test!(exec_is_killed_at_every_third_call, within 120, |host| {
     host.minirun(["ps"]).ok();
     assert!(runs(), "it lives on, or this test shows nothing");
     // In this host nobody but the test buries it, and the container waits for that.
-    let ending = host.minirun(["kill", "web"]).start();
-    host.soon("it has ended", || !runs());
-    host.bury();
+    let mut ending = host.minirun(["kill", "web"]).start();
+    host.soon("it has ended", || {
+        host.bury();
+        ending.has_ended()
+    });
     let ended = ending.wait();
     assert_eq!(ended.code, 0, "{ended}");
     host.remove_all();

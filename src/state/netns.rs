@@ -41,10 +41,18 @@ pub fn name(record: &Record) -> Result<()> {
 /// Takes the name back.
 pub fn forget(record: &Record) -> Result<()> {
     let Some(target) = target(record) else { return Ok(()) };
+    let mut is_known = false;
     for name in [&record.name, &record.id] {
         if found(name)?.is_some_and(|found| found == target) {
             remove_if_there(&place(name))?;
+            is_known = true;
         }
+    }
+    // A command that was killed half-way through giving it another name left the old one.
+    if !is_known && let Ok(all) = fs::read_dir(NAMES) {
+        let own = all.flatten().map(|entry| entry.path());
+        own.filter(|path| fs::read_link(path).is_ok_and(|found| found == target))
+            .try_for_each(|path| remove_if_there(&path))?;
     }
     Ok(())
 }
