@@ -160,7 +160,8 @@ host_test!(steps_are_told_while_they_are_done, |host| {
     ] {
         cost(line(command));
     }
-    line("ip netns exec web sysctl");
+    // By the container's own process, which tells it.
+    cost(line("ip netns exec web sysctl"));
     line("ip netns exec web nft");
     assert!(said.lines().filter(|line| line.starts_with("# ")).count() > 30 && !said.contains('\x1b'), "{said}");
 
@@ -302,6 +303,80 @@ host_test!(cold second_end_of_a_cable, within 120, |host| {
     host.sh(&format!("sh {file} down")).ok();
     as_before(host, &gone);
     host.minirun(["rm", "-f", "first"]).ok();
+});
+
+/// A cable whose one end is in `first`, which has just lost it.
+fn lost_cable(host: &Host) {
+    host.has_run_detached();
+    host.network(&["--driver=ptp", "--subnet=10.55.0.0/30", "--ipv6"], "cable");
+    for name in ["first", "second"] {
+        host.minirun(["run", "-d", "--name", name, "--net=cable", "busybox", "sleep", "1000"]).ok();
+    }
+    host.minirun(["rm", "-f", "second"]).ok();
+    is_lost(host);
+}
+
+/// Waits until the cable of `first` has gone.
+fn is_lost(host: &Host) {
+    host.soon("the cable goes", || !host.minirun(["exec", "first", "ip", "-o", "link"]).ok().contains("eth0"));
+    assert!(!host.sh("ip -o link").ok().contains("cable"));
+}
+
+// Whoever starts second makes a lost cable again in the first one's namespace: that is told as everything else.
+host_test!(cold what_is_done_in_another_container_is_told, |host| {
+    lost_cable(host);
+    let run = |options: &[&'static str]| [&["run", "--name=web", "--net=cable"], options, &["busybox", "true"]].concat();
+    let planned = host.minirun(run(&["--dry-run", "--explain=json"])).ok();
+    let planned: Vec<Value> = serde_json::from_str(&planned).expect("JSON");
+    let said = host.minirun(run(&["--explain=json"])).run();
+    let told: Vec<Value> = said.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let before_own = |steps: &[Value]| -> Vec<Value> {
+        let of_other = steps.iter().take_while(|step| step["commands"][0] != "ip netns add web");
+        of_other.map(|step| step["commands"].clone()).collect()
+    };
+    let (planned, told_first) = (before_own(&planned), before_own(&told));
+    // The settings are the last ones of that container's in both.
+    assert_eq!(told_first, planned);
+    assert!(planned.iter().any(|commands| commands[0] == "ip netns exec first sysctl -qw net/ipv6/conf/eth0/accept_ra=0"));
+    // A transaction has one cost, all else its own.
+    let has_cost = |step: &&Value| step["microseconds"].is_u64() || step["commands"][0].to_string().contains(" nft ");
+    assert_eq!(told.iter().find(|step| !has_cost(step)), None);
+    is_lost(host);
+
+    let said = host.minirun(run(&["--explain"])).run().stderr;
+    let at = |words: &str| said.find(words).unwrap_or_else(|| panic!("`{words}` is not in {said}"));
+    let order = ["### Container `first`, at the other end", "ip -n first link del eth0", "ip link add", "ip -n first addr add",
+        "ip netns exec first sysctl", "ip netns add web", "ip -n web addr add"].map(at);
+    assert!(order.is_sorted(), "{said}");
+    is_lost(host);
+    host.remove_all();
+    host.remove_networks(&["cable"]);
+});
+
+host_test!(cold steps_in_another_container_wait_too, within 120, |host| {
+    lost_cable(host);
+    let words = ["run", "--step", "--name=web", "--net=cable", "busybox", "true"];
+    // Whether it is stopped at a step there, or at one of its own when the cable is there already.
+    for last in ["ip -n first link set eth0 up", "ip link set mr-cable netns web"] {
+        let mut terminal = Terminal::start(&host::binary(), &words, 60, 160);
+        terminal.shows("ip -n first link del eth0");
+        for _ in 0..30 {
+            terminal.types("\r");
+            host.sh("sleep 0.1").ok();
+            if terminal.screen().contains(last) {
+                break;
+            }
+        }
+        let screen = terminal.shows(last);
+        assert!(screen.contains("in container `first`: ip addr"), "{screen}");
+        host.minirun(["exec", "first", "ip", "link", "show", "eth0"]).ok();
+        terminal.types("q");
+        terminal.shows("all is undone");
+        assert_eq!(terminal.wait(), 125);
+        is_lost(host);
+    }
+    host.remove_all();
+    host.remove_networks(&["cable"]);
 });
 
 // As a learner has it: on a terminal, step by step, with a look around in between.
