@@ -10,7 +10,7 @@ fn both(namespace: &str) -> (Snapshot, Snapshot) {
     (Snapshot::of_network(), in_network(namespace, Snapshot::of_network))
 }
 
-/// A row of the table; `printed` is whether each of the printed scripts was run and compared: before (`--dry-run`), while
+/// A row of the table; `printed` is whether each of the printed scripts makes the same: before (`--dry-run`), while
 /// (`--explain=sh`) and after (`explain`).
 fn row(kind: &str, options: &[&str], printed: [bool; 3], own: &(Snapshot, Snapshot)) {
     let [before, during, after] = printed.map(|is| if is { "same" } else { "-" });
@@ -22,7 +22,7 @@ fn row(kind: &str, options: &[&str], printed: [bool; 3], own: &(Snapshot, Snapsh
 /// A container with these options against the scripts that are printed for it.
 #[track_caller]
 fn equal(host: &Host, kind: &str, options: &[&str]) {
-    // Where the kernel chooses a port it is not known before.
+    // Where the kernel chooses a port it is not known before. Else both say the same, and one of them is run.
     let is_known = !options.iter().any(|option| ["-P", "80"].contains(option));
     let before = Snapshot::of_network();
     let script = host.minirun([&["run", "--dry-run", "--name=web"], options, &["busybox", "true"]].concat()).ok();
