@@ -194,11 +194,31 @@ host_test!(steps_wait_for_a_key, |host| {
         host.nothing_left();
     }
     let mut terminal = Terminal::start(&host::binary(), &words, 40, 120);
-    terminal.shows("[q] undoes all");
+    terminal.shows("[q] undoes all:");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(terminal.pid() as i32), nix::sys::signal::Signal::SIGTERM)
         .expect("kill");
     terminal.shows("stopped by a signal");
     assert_eq!(terminal.wait(), 125);
     let said = host.minirun(["run", "--step", "busybox", "true"]).fails(125);
     assert!(said.contains("--explain"), "{said}");
+});
+
+// A network that was made on the way is everybody's by then.
+host_test!(cold networks_stay_when_steps_are_stopped, |host| {
+    let mut terminal = Terminal::start(&host::binary(), &["run", "--step", "--name=web", "busybox", "true"], 40, 120);
+    terminal.shows("[q] undoes all:");
+    for _ in 0..40 {
+        terminal.types("\r");
+        host.sh("sleep 0.1").ok();
+        if terminal.screen().contains("type veth peer") {
+            break;
+        }
+    }
+    terminal.shows("[q] undoes all but the networks:");
+    terminal.types("q");
+    assert!(terminal.shows("all is undone but the networks that were made").contains("go on: stopped by key"));
+    terminal.shows("minirun system prune");
+    assert_eq!(terminal.wait(), 125);
+    assert!(host.sh("ip -o link").ok().contains("minirun0"));
+    host.minirun(["system", "prune"]).ok();
 });

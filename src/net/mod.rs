@@ -215,6 +215,7 @@ impl Network {
             applier.told_to(self.narrator.as_mut());
             applier.apply(&self.host_steps)?;
             applier.commit();
+            self.narrator.iter_mut().for_each(Narrator::networks_are_made);
             tell_what_was_made(&hub.bridges, &hub.ground);
             let made = hub.bridges.iter().filter(|bridge| bridge.link.is_none()).map(|bridge| &bridge.definition);
             foreign::warn(&made.collect::<Vec<_>>());
@@ -288,9 +289,7 @@ impl Network {
         if self.mode.joins() {
             return Ok(());
         }
-        if let Some(narrator) = &mut self.narrator {
-            narrator.enter(pid);
-        }
+        self.narrator.iter_mut().for_each(|narrator| narrator.enter(pid));
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.
             let mut sockets = enter()?;

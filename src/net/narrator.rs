@@ -57,6 +57,11 @@ impl Narrator {
         Ok(Self { stepper: Some(Stepper::new()?), ..Self::new(Explain::Text, netns)? })
     }
 
+    /// The networks are made, and others may be on them from here on.
+    pub fn networks_are_made(&mut self) {
+        self.stepper.iter_mut().for_each(|stepper| stepper.networks_stay = true);
+    }
+
     /// The container has its process, and so its namespace.
     pub fn enter(&mut self, pid: u32) {
         self.inside = Some(Inside { whose: "the container".to_owned(), pid });
