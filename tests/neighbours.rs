@@ -360,7 +360,8 @@ host_test!(cold what_a_docker_engine_made_is_drawn, within 120, |host| {
     let docker = Docker::start(host, "iptables-nft");
     theirs(host, "docker network create --subnet 172.30.0.0/24 shop").ok();
     let (web, db) = (docker.run(host, "-p 8081:7000", "web"), docker.run(host, "--network shop", "db"));
-    theirs(host, "docker network connect shop web; docker run -d --name apart --network none one sleep 1000").ok();
+    theirs(host, "docker network connect shop web; docker run -d --name apart --network none one sleep 1000; \
+                  docker run -d --name joined --network container:db one sleep 1000").ok();
     host.network(&["--subnet=10.50.0.0/24"], "front");
     let one = host.member(&["--net=front", "-p", "0.0.0.0:8082:7000"], "one");
     let ends = [("web", web.pid, "eth0"), ("web", web.pid, "eth1"), ("db", db.pid, "eth0"), ("one", one.pid, "eth0")];
@@ -384,12 +385,11 @@ host_test!(cold what_a_docker_engine_made_is_drawn, within 120, |host| {
     // What minirun publishes, and whose rules change the source of packets beside its own.
     assert_eq!((&graph["published"][0]["host"], graph["published"].as_array().map(Vec::len)), (&8082.into(), Some(1)));
     assert_eq!((&graph["nat"][0]["table"], &graph["nat"][0]["chain"]), (&"nat".into(), &"POSTROUTING".into()));
-
     for form in ["text", "svg", "dot", "mermaid"] {
         let picture = drawn(form);
         let addresses = [&web, &db, &one].map(|member| member.address.to_string());
         let bridges = ["172.17.0.1/16", "172.30.0.1/24", "10.50.0.1/24"];
-        let words = ["docker0", "apart", "8082 → 7000/tcp", "source NAT by others: ip nat POSTROUTING"];
+        let words = ["docker0", "apart", "db, joined", "8082 → 7000/tcp", "source NAT by others: ip nat POSTROUTING"];
         let nears = ends.iter().flat_map(|(_, _, (near, bridge))| [near.as_str(), bridge]);
         for word in addresses.iter().map(String::as_str).chain(bridges).chain(words).chain(nears) {
             assert!(picture.contains(word), "no `{word}` in\n{picture}");
