@@ -145,7 +145,10 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
     // Until the network is built and the container is on record.
     parent.wait_for_go()?;
     // Some settings are a link's, so the links must be there.
-    plan.network.settings().try_for_each(|(key, value)| set(settings.as_fd(), key, value))?;
+    for (key, value) in plan.network.settings() {
+        let make = || set(settings.as_fd(), key, value);
+        plan.network.narrator.as_ref().map_or_else(make, |narrator| narrator.measure(make))?;
+    }
     drop(settings);
 
     if !plan.namespaces.has_own_processes() {

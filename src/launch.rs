@@ -131,7 +131,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         container.socket.go()?;
     }
     container.running()?;
-    plan.network.tell_the_rest();
+    plan.network.tell_the_rest()?;
     // While the program begins: what it asks for meanwhile is in the sockets' queues.
     let mut services = plan.network.services()?;
     if let (Some(capture), Some(tap)) = (plan.capture.take(), tap) {

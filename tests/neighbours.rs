@@ -341,3 +341,60 @@ host_test!(a_firewall_that_is_reloaded, within 120, |host| {
     host.sh("rm /tmp/saved /tmp/ruleset").ok();
     host.remove_all();
 });
+
+/// Where the two ends of a container's interface are, as the kernel says: the host's end, and the bridge that it is a port of.
+fn host_end(host: &Host, pid: u32, interface: &str) -> (String, String) {
+    let inside = host.sh(&format!("nsenter -t {pid} -n ip -o link show {interface}")).ok();
+    let index = inside.split_once("@if").and_then(|(_, rest)| rest.split_once(':')).expect("the index of its peer").0;
+    let outside = host.sh("ip -o link").ok();
+    let line = outside.lines().find(|line| line.starts_with(&format!("{index}: "))).expect("the other end");
+    let word = |before: &str| line.split_once(before).and_then(|(_, rest)| rest.split([' ', '@']).next());
+    (word(": ").expect("a name").to_owned(), word("master ").expect("a bridge").to_owned())
+}
+
+host_test!(cold what_a_docker_engine_made_is_drawn, within 120, |host| {
+    if !are_there(host, &["dockerd", "docker", "containerd", "runc", "iptables-nft"]) {
+        return;
+    }
+    ready(host);
+    let docker = Docker::start(host, "iptables-nft");
+    theirs(host, "docker network create --subnet 172.30.0.0/24 shop").ok();
+    let (web, db) = (docker.run(host, "-p 8081:7000", "web"), docker.run(host, "--network shop", "db"));
+    theirs(host, "docker network connect shop web; docker run -d --name apart --network none one sleep 1000; \
+                  docker run -d --name joined --network container:db one sleep 1000").ok();
+    host.network(&["--subnet=10.50.0.0/24"], "front");
+    let one = host.member(&["--net=front", "-p", "0.0.0.0:8082:7000"], "one");
+    let ends = [("web", web.pid, "eth0"), ("web", web.pid, "eth1"), ("db", db.pid, "eth0"), ("one", one.pid, "eth0")];
+    let ends = ends.map(|(name, pid, interface)| (name, interface, host_end(host, pid, interface)));
+    let drawn = |form: &str| host.sh(&format!("LC_ALL=C.UTF-8 TERM=xterm $MINIRUN graph --format {form}")).ok();
+
+    let graph: Value = serde_json::from_str(&drawn("json")).expect("JSON");
+    let all = graph["namespaces"].as_array().expect("namespaces");
+    let namespace = |name: &str| all.iter().find(|one| one["names"][0] == name).unwrap_or(&all[0]);
+    let link = |namespace: &Value, name: &str| {
+        let links = namespace["links"].as_array().expect("links");
+        links.iter().find(|link| link["name"] == name).unwrap_or_else(|| panic!("no {name} in {namespace:#}")).clone()
+    };
+    for (name, interface, (near, bridge)) in &ends {
+        let (far, near) = (link(namespace(name), interface), link(&all[0], near));
+        assert_eq!((&far["peer"]["namespace"], &far["peer"]["link"]), (&all[0]["id"], &near["index"]));
+        assert_eq!((&near["peer"]["namespace"], &near["peer"]["link"]), (&namespace(name)["id"], &far["index"]));
+        assert_eq!(near["master"], link(&all[0], bridge)["index"]);
+        assert_eq!(namespace(name)["kind"], if *name == "one" { "minirun" } else { "docker" });
+    }
+    // What minirun publishes, and whose rules change the source of packets beside its own.
+    assert_eq!((&graph["published"][0]["host"], graph["published"].as_array().map(Vec::len)), (&8082.into(), Some(1)));
+    assert_eq!((&graph["nat"][0]["table"], &graph["nat"][0]["chain"]), (&"nat".into(), &"POSTROUTING".into()));
+    for form in ["text", "svg", "dot", "mermaid"] {
+        let picture = drawn(form);
+        let addresses = [&web, &db, &one].map(|member| member.address.to_string());
+        let bridges = ["172.17.0.1/16", "172.30.0.1/24", "10.50.0.1/24"];
+        let words = ["docker0", "apart", "db, joined", "8082 → 7000/tcp", "source NAT by others: ip nat POSTROUTING"];
+        let nears = ends.iter().flat_map(|(_, _, (near, bridge))| [near.as_str(), bridge]);
+        for word in addresses.iter().map(String::as_str).chain(bridges).chain(words).chain(nears) {
+            assert!(picture.contains(word), "no `{word}` in\n{picture}");
+        }
+    }
+    docker.stop(host);
+    host.remove_all();
+});

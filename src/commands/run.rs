@@ -90,7 +90,7 @@ fn narrator(args: &RunArgs, name: &str) -> Result<Option<Narrator>> {
     if args.step {
         return Narrator::step_by_step(name).map(Some);
     }
-    Ok(args.explain.map(|form| Narrator::new(form, name)))
+    args.explain.map(|form| Narrator::new(form, name)).transpose()
 }
 
 #[cfg(test)]

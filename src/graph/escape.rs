@@ -51,7 +51,8 @@ pub fn mermaid(lines: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || " .:/,-()→⇄…–·".contains(c);
     let line = |line: &String| {
         let one = |c: char| if plain(c) { c.to_string() } else { format!("#{};", u32::from(c)) };
-        shown(line).chars().map(one).collect::<String>()
+        // It breaks lines at `\n`, which may stand in a name: not with a word joiner (U+2060) in between.
+        shown(line).chars().map(one).collect::<String>().replace("#92;n", "#92;#8288;n")
     };
     format!("\"{}\"", lines.iter().map(line).collect::<Vec<_>>().join("<br/>"))
 }
@@ -85,6 +86,7 @@ mod tests {
         assert_eq!(xml("<a b='c'>&\""), "&lt;a b=&#39;c&#39;&gt;&amp;&quot;");
         assert_eq!(dot(&["a\"b\\".into(), "c".into()]), "\"a\\\"b\\\\\\nc\"");
         assert_eq!(mermaid(&["a\"]; b#".into(), "c".into()]), "\"a#34;#93;#59; b#35;<br/>c\"");
+        assert_eq!(mermaid(&["a\\nb\\\\N".into()]), "\"a#92;#8288;nb#92;#92;N\"");
         let text = mermaid(&[EVIL.into()]);
         assert!(!text.trim_matches('"').contains(['"', '<', '>', '&', '`', '[', ']', '{', '}']), "{text}");
     }

@@ -195,16 +195,14 @@ impl Namespace {
 }
 
 impl Kind {
-    /// Said beside the name where it is not one of minirun's.
+    /// Said beside the name where that does not tell it.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Host => "host",
-            Self::Minirun => "",
+            Self::Host | Self::Minirun | Self::Process => "",
             Self::Docker => "docker",
             Self::Podman => "podman",
             Self::Container => "container",
             Self::Named => "netns",
-            Self::Process => "process",
         }
     }
 }

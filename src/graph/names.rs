@@ -14,6 +14,8 @@ use crate::state::Record;
 
 /// Files of other engines are read so far.
 const MOST: u64 = 8 << 20;
+/// So many processes of a namespace are asked which container they belong to.
+const ASKED: usize = 64;
 
 /// Who is in which namespace.
 #[derive(Debug, Default)]
@@ -65,7 +67,7 @@ impl Names {
         if host {
             return Called { kind: Kind::Host, ..Called::default() };
         }
-        if let Some(called) = place.pid.and_then(|pid| self.by_cgroup(pid)) {
+        if let Some(called) = self.by_cgroups(place) {
             return called;
         }
         let of_docker = place.names.iter().all(|path| path.starts_with("/run/docker"));
@@ -79,6 +81,21 @@ impl Names {
             }
             (None, true) => Called::default(),
         }
+    }
+
+    /// By the containers that its processes are of: its first one's, and those that have joined that.
+    fn by_cgroups(&mut self, place: &Place) -> Option<Called> {
+        let mut called = self.by_cgroup(place.pid?)?;
+        let mut processes = place.processes.clone();
+        processes.sort_unstable();
+        for pid in processes.into_iter().take(ASKED) {
+            let Some(other) = self.by_cgroup(pid) else { continue };
+            if !called.ids.contains(&other.ids[0]) {
+                called.names.extend(other.names);
+                called.ids.extend(other.ids);
+            }
+        }
+        Some(called)
     }
 
     /// By the ID that engines put into the path of a container's cgroup.

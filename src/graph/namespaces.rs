@@ -24,7 +24,7 @@ use crate::sys;
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
 /// A network namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
     /// Its inode number.
     pub id: u64,
@@ -32,6 +32,8 @@ pub struct Place {
     pub path: PathBuf,
     /// The first process in it.
     pub pid: Option<i32>,
+    /// All of them, the first one too.
+    pub processes: Vec<i32>,
     /// Files that name it.
     pub names: Vec<PathBuf>,
 }
@@ -60,7 +62,8 @@ pub fn find() -> Result<Vec<Place>> {
     let own = number(Path::new("/proc/self/ns/net")).context("look at the own network namespace")?;
     let mut found: BTreeMap<u64, Place> = BTreeMap::new();
     let mut add = |id: u64, path: PathBuf, pid: Option<i32>| {
-        let place = found.entry(id).or_insert_with(|| Place { id, path: path.clone(), pid: None, names: vec![] });
+        let place = found.entry(id).or_insert_with(|| Place { id, path: path.clone(), ..Place::default() });
+        place.processes.extend(pid);
         match pid {
             // The smallest number is, as a rule, the first process.
             Some(pid) if place.pid.is_none_or(|other| pid < other) => (place.pid, place.path) = (Some(pid), path),
@@ -80,11 +83,8 @@ pub fn find() -> Result<Vec<Place>> {
         add(id, path, Some(pid));
     }
     let host = found.remove(&own);
-    let host = Place {
-        path: "/proc/self/ns/net".into(),
-        pid: None,
-        ..host.unwrap_or(Place { id: own, path: PathBuf::new(), pid: None, names: vec![] })
-    };
+    let host =
+        Place { path: "/proc/self/ns/net".into(), pid: None, ..host.unwrap_or(Place { id: own, ..Place::default() }) };
     Ok(std::iter::once(host).chain(found.into_values()).collect())
 }
 

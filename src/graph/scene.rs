@@ -143,9 +143,8 @@ pub fn scene(graph: &Graph, all: bool) -> Scene {
 }
 
 fn title(namespace: &Namespace) -> String {
-    let tag = namespace.kind.word();
-    let title = shown(&namespace.title());
-    if tag.is_empty() || namespace.kind == Kind::Process { title } else { format!("{title} ({tag})") }
+    let (title, tag) = (shown(&namespace.title()), namespace.kind.word());
+    if tag.is_empty() { title } else { format!("{title} ({tag})") }
 }
 
 struct Stage<'a> {
@@ -209,8 +208,10 @@ impl Stage<'_> {
             ..Item::default()
         };
         if again {
-            let other = link.peer.and_then(|end| self.graph.end(end));
-            item.notes.extend(other.map(|(there, other)| format!("⇄ {} of {}", shown(&other.name), title(there))));
+            if let Some((there, other)) = link.peer.and_then(|end| self.graph.end(end)) {
+                let of = if there.id == namespace.id { String::new() } else { format!(" of {}", title(there)) };
+                item.notes.push(format!("⇄ {}{of}", shown(&other.name)));
+            }
             return item;
         }
         let mut rows = Vec::new();
@@ -292,7 +293,7 @@ impl Stage<'_> {
         let mut row = Row {
             node: Node::Namespace(namespace.id),
             title: shown(&namespace.title()),
-            tag: if namespace.kind == Kind::Process { String::new() } else { namespace.kind.word().into() },
+            tag: namespace.kind.word().into(),
             interface: shown(&link.name),
             address: first.as_ref().map(text).unwrap_or_default(),
             more: others.map(text).collect(),
@@ -329,10 +330,9 @@ impl Stage<'_> {
         for (key, usual) in [("ageing_time", "30000"), ("priority", "32768")] {
             notes.extend(options.get(key).filter(|value| *value != usual).map(|value| format!("{key} {value}")));
         }
-        notes.extend(
-            ["id", "mode", "type"].iter().filter_map(|key| options.get(*key).map(|value| format!("{key} {value}"))),
-        );
-        notes.extend((link.peer_unseen).then(|| "other end out of sight".to_owned()));
+        let of_kind = ["id", "mode", "type"].iter().filter_map(|key| Some(format!("{key} {}", options.get(*key)?)));
+        notes.extend(of_kind);
+        notes.extend(link.peer_unseen.then(|| "other end out of sight".to_owned()));
         notes.extend(link.stats.map(counters));
         notes
     }

@@ -276,8 +276,8 @@ impl Hub {
         }
         let (view, bridges, ground) = seen;
         let number = hub::number(&rtnl)?;
-        let (leases, held, relayed, cables) = (vec![], vec![], vec![], None);
-        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, cables, leases, held, relayed })
+        let (leases, held, relayed, waiting, cables) = (vec![], vec![], vec![], vec![], None);
+        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, waiting, cables, leases, held, relayed })
     }
 
     /// Takes an end of each cable, with the turn to do so. The locks that say so, a place for each network.

@@ -192,6 +192,8 @@ struct Hub {
     directory: PathBuf,
     number: u64,
     turn: Option<Flock<File>>,
+    /// Ends that wait for this container.
+    waiting: Vec<ptp::Waiting>,
     /// Held while an end of a cable is taken.
     cables: Option<Flock<File>>,
     leases: Vec<Lease>,
@@ -211,11 +213,14 @@ impl Network {
             applier.told_to(self.narrator.as_mut());
             applier.apply(&self.host_steps)?;
             applier.commit();
+            self.narrator.iter_mut().for_each(Narrator::networks_are_made);
             tell_what_was_made(&hub.bridges, &hub.ground);
             let made = hub.bridges.iter().filter(|bridge| bridge.link.is_none()).map(|bridge| &bridge.definition);
             foreign::warn(&made.collect::<Vec<_>>());
         }
-        self.again.iter().try_for_each(|other| other.make(&mut hub.rtnl))?;
+        for other in &self.again {
+            hub.waiting.push(other.make(&mut hub.rtnl, self.narrator.as_mut())?);
+        }
         let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
         shared.context("unlock the managed networks")
     }
@@ -266,13 +271,14 @@ impl Network {
     }
 
     /// Tells of what the container's own process does, and of all together where that was asked for.
-    pub fn tell_the_rest(&mut self) {
-        let Self { mode, host_steps, steps, again, narrator: Some(narrator), .. } = self else { return };
+    pub fn tell_the_rest(&mut self) -> Result<()> {
+        let Self { mode, host_steps, steps, again, narrator: Some(narrator), .. } = self else { return Ok(()) };
         let settings = steps.iter().filter(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
-        narrator.tell_done(&settings.cloned().collect::<Vec<_>>(), None);
+        narrator.tell_own(&settings.cloned().collect::<Vec<_>>())?;
         if narrator.form == Explain::Sh {
             crate::error::tell(&Script { mode, container: Some(&narrator.netns), again, host_steps, steps }.text());
         }
+        Ok(())
     }
 
     /// Does the container's steps: those in the hub for the namespace of process `pid`, then those in that namespace by the
@@ -281,9 +287,7 @@ impl Network {
         if self.mode.joins() {
             return Ok(());
         }
-        if let Some(narrator) = &mut self.narrator {
-            narrator.pid = Some(pid);
-        }
+        self.narrator.iter_mut().for_each(|narrator| narrator.enter(pid));
         let Some(hub) = self.hub.as_mut() else {
             // Nothing to do in the hub: the container's own socket will do.
             let mut sockets = enter()?;
@@ -322,6 +326,7 @@ impl Network {
             _ => None,
         };
         self.published = self.steps.iter().filter_map(element).collect();
+        hub.waiting.drain(..).for_each(ptp::Waiting::plugged_in);
         (hub.turn, hub.cables) = (None, None);
         if self.inside().next().is_some() && !sockets.is_empty() {
             self.make_inside(sockets.remove(0))?;

@@ -3,10 +3,10 @@
 //! `apply.rs` hands each step over as it does it, and so do those who do the container's own part. With a narrator steps are
 //! done one by one, so that each has its cost; rules are one transaction at any rate.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, PipeReader, PipeWriter, Read, Write, pipe};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use super::explain::commands;
 use super::reason::reason;
 use super::script::{NAMESPACE, word};
 use super::step::Step;
-use super::stepping::{self, Stepper};
+use super::stepping::{self, Inside, Stepper};
 use crate::error;
 
 /// In what form steps are told.
@@ -35,23 +35,49 @@ pub struct Narrator {
     pub form: Explain,
     /// The name of the container's namespace.
     pub netns: String,
-    /// The container's process, once there is one.
-    pub pid: Option<u32>,
+    /// That namespace, once it is there.
+    inside: Option<Inside>,
     stepper: Option<Stepper>,
+    /// By which the container's process says what its own steps have cost.
+    costs: (PipeReader, PipeWriter),
     coloured: bool,
     told: usize,
 }
 
 impl Narrator {
     /// One for the container of this name.
-    pub fn new(form: Explain, netns: &str) -> Self {
+    pub fn new(form: Explain, netns: &str) -> Result<Self> {
         let coloured = error::is_coloured(std::io::stderr().is_terminal());
-        Self { form, netns: netns.to_owned(), pid: None, stepper: None, coloured, told: 0 }
+        let costs = pipe().context("make a pipe")?;
+        Ok(Self { form, netns: netns.to_owned(), inside: None, stepper: None, costs, coloured, told: 0 })
     }
 
     /// One that waits for a key before each step.
     pub fn step_by_step(netns: &str) -> Result<Self> {
-        Ok(Self { stepper: Some(Stepper::new()?), ..Self::new(Explain::Text, netns) })
+        Ok(Self { stepper: Some(Stepper::new()?), ..Self::new(Explain::Text, netns)? })
+    }
+
+    /// The networks are made, and others may be on them from here on.
+    pub fn networks_are_made(&mut self) {
+        self.stepper.iter_mut().for_each(|stepper| stepper.networks_stay = true);
+    }
+
+    /// The container has its process, and so its namespace.
+    pub fn enter(&mut self, pid: u32) {
+        self.inside = Some(Inside { whose: "the container".to_owned(), pid });
+    }
+
+    /// Tells of what `work` does in the namespace of another container, whose process is `pid`.
+    pub fn elsewhere<T>(&mut self, name: &str, pid: u32, title: &str, work: impl FnOnce(&mut Self) -> T) -> T {
+        if self.form == Explain::Text {
+            error::tell(&error::printable(&format!("### {title}")));
+            error::tell("\n");
+        }
+        let other = Inside { whose: format!("container `{name}`"), pid };
+        let own = (std::mem::replace(&mut self.netns, name.to_owned()), self.inside.replace(other));
+        let done = work(self);
+        (self.netns, self.inside) = own;
+        done
     }
 
     /// Has steps done at once by `work`, and tells of them.
@@ -73,13 +99,13 @@ impl Narrator {
         }
         self.tell_done(steps, None);
         if let Some(stepper) = &self.stepper {
-            stepper.wait(self.pid)?;
+            stepper.wait(self.inside.as_ref())?;
         }
-        let before = stepping::look(self.pid);
+        let before = stepping::look(self.inside.as_ref());
         let begin = Instant::now();
         let done = work()?;
         let cost = begin.elapsed();
-        let changed = stepping::differences(&before, &stepping::look(self.pid));
+        let changed = stepping::differences(&before, &stepping::look(self.inside.as_ref()));
         error::tell(&format!("  done in {} µs\n{changed}\n", cost.as_micros()));
         Ok(done)
     }
@@ -89,8 +115,26 @@ impl Narrator {
         self.line(&[format!("ip netns add {}", word(&self.netns))], NAMESPACE, Some(cost));
     }
 
-    /// Tells of steps that have been done at once. Of those of the container's own process nobody knows the cost.
-    pub fn tell_done(&mut self, steps: &[Step], cost: Option<Duration>) {
+    /// In the container's process: does a step of its own, which is told of by the parent ([`tell_own`](Self::tell_own)).
+    pub fn measure(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let begin = Instant::now();
+        work()?;
+        let cost = begin.elapsed().as_micros() as u64;
+        (&self.costs.1).write_all(&cost.to_ne_bytes()).context("tell the cost of a step")
+    }
+
+    /// Tells of the steps that the container's process has done by itself: all of them, or this would wait.
+    pub fn tell_own(&mut self, steps: &[Step]) -> Result<()> {
+        for step in steps {
+            let mut cost = [0; 8];
+            self.costs.0.read_exact(&mut cost).context("hear the cost of a step")?;
+            self.tell_done(std::slice::from_ref(step), Some(Duration::from_micros(u64::from_ne_bytes(cost))));
+        }
+        Ok(())
+    }
+
+    /// Tells of steps that have been done at once.
+    fn tell_done(&mut self, steps: &[Step], cost: Option<Duration>) {
         for (at, step) in steps.iter().enumerate() {
             // One transaction has one cost.
             let cost = cost.filter(|_| at + 1 == steps.len());

@@ -18,14 +18,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
 
 use super::apply::Applier;
 use super::change::{in_namespace, set};
 use super::definition::Definition;
 use super::driver::{configure, settings};
 use super::hub::{self, View};
+use super::narrator::Narrator;
 use super::network::Bridge;
-use super::rtnl::Rtnl;
+use super::rtnl::{self, Rtnl};
 use super::step::{Place, Step};
 use super::{Interface, ipam};
 use crate::error::refused;
@@ -53,9 +55,43 @@ pub struct Again {
     pub name: String,
     /// The steps; the namespace of the container in them is its.
     pub steps: Vec<Step>,
+    /// What waits for the second one then.
+    link: String,
     pid: i32,
     /// The same process: while it lives, its number is nobody else's.
     process: OwnedFd,
+}
+
+/// An end that was made again and waits in the hub. Nobody comes for it if the second one does not start: then the first is
+/// to have none, as before.
+#[derive(Debug)]
+pub struct Waiting(String);
+
+impl Waiting {
+    /// The second one has it.
+    pub fn plugged_in(mut self) {
+        self.0.clear();
+    }
+
+    fn delete(&self) -> Result<()> {
+        let mut rtnl = Rtnl::open()?;
+        let Some(index) = rtnl.index_of(&self.0)? else { return Ok(()) };
+        match rtnl.batch(vec![rtnl::delete_link(index)]) {
+            // The first one has ended meanwhile.
+            Err(refused) if refused.errno != libc::ENODEV => Err(refused.error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.0.is_empty()
+            && let Err(error) = self.delete()
+        {
+            crate::error::warn(&format!("delete link `{}`: {error:#}", self.0));
+        }
+    }
 }
 
 /// An end that was taken.
@@ -140,7 +176,7 @@ fn again(root: &Path, view: &View, definition: &Definition) -> Result<Again> {
     steps.extend(pair(definition, interface, 0));
     steps.extend(configure(view, definition, interface));
     steps.extend(settings(view, interface));
-    Ok(Again { name: record.name.clone(), steps, pid, process })
+    Ok(Again { name: record.name.clone(), steps, link: definition.link.clone(), pid, process })
 }
 
 fn both_taken(root: &Path, definition: &Definition) -> anyhow::Error {
@@ -198,23 +234,43 @@ pub fn attach(bridge: &Bridge, end: &End, view: &View, interface: &Interface) ->
 }
 
 impl Again {
-    /// Does it.
-    pub fn make(&self, rtnl: &mut Rtnl) -> Result<()> {
-        let mut made = || -> Result<()> {
-            let socket = in_namespace(self.pid, || Ok(vec![Rtnl::open()?.into_fd()?]))?.pop();
-            if state::ended_within(&self.process, 0) {
-                bail!("it has ended");
-            }
-            let mut applier = Applier::new(rtnl, self.pid as u32);
-            applier.enter(Rtnl::from_fd(socket.context("open a socket in its network")?), vec![]);
-            applier.apply(&self.steps)?;
-            applier.commit();
-            let setting = |step: &Step| match step {
-                Step::Sysctl { place: Place::Container, key, value } => set(key, value),
-                _ => Ok(()),
-            };
-            in_namespace(self.pid, || self.steps.iter().try_for_each(setting).map(|()| vec![])).map(drop)
+    /// Why there are steps in another container.
+    pub fn title(&self) -> String {
+        format!(
+            "Container `{0}`, at the other end of a cable, has lost its own; its namespace is called `{0}`.",
+            self.name
+        )
+    }
+
+    /// Does it, and has it told.
+    pub fn make(&self, rtnl: &mut Rtnl, narrator: Option<&mut Narrator>) -> Result<Waiting> {
+        let made = match narrator {
+            None => self.make_told(rtnl, None),
+            Some(narrator) => narrator
+                .elsewhere(&self.name, self.pid as u32, &self.title(), |narrator| self.make_told(rtnl, Some(narrator))),
         };
-        made().with_context(|| format!("give container `{}` its end of the cable again", self.name))
+        made.with_context(|| format!("give container `{}` its end of the cable again", self.name))
+    }
+
+    fn make_told(&self, rtnl: &mut Rtnl, mut narrator: Option<&mut Narrator>) -> Result<Waiting> {
+        let socket = in_namespace(self.pid, || Ok(vec![Rtnl::open()?.into_fd()?]))?.pop();
+        if state::ended_within(&self.process, 0) {
+            bail!("it has ended");
+        }
+        let mut applier = Applier::new(rtnl, self.pid as u32);
+        applier.told_to(narrator.as_deref_mut());
+        applier.enter(Rtnl::from_fd(socket.context("open a socket in its network")?), vec![]);
+        applier.apply(&self.steps)?;
+        applier.commit();
+        let waiting = Waiting(self.link.clone());
+        for step in &self.steps {
+            let Step::Sysctl { place: Place::Container, key, value } = step else { continue };
+            let make = || in_namespace(self.pid, || set(key, value).map(|()| vec![])).map(drop);
+            match &mut narrator {
+                None => make()?,
+                Some(narrator) => narrator.tell(std::slice::from_ref(step), make)?,
+            }
+        }
+        Ok(waiting)
     }
 }

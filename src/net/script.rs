@@ -105,11 +105,7 @@ impl Script<'_> {
         let own = namespace.into_iter().chain(self.steps.iter().map(told)).collect();
         let shared = self.host_steps.iter().map(told).collect();
         let of_other = |other: &Again| {
-            let title = format!(
-                "Container `{0}`, at the other end of a cable, has lost its own; its namespace is called `{0}`.",
-                other.name
-            );
-            (title, other.steps.iter().map(|step| (reason(step), commands(step, &other.name))).collect())
+            (other.title(), other.steps.iter().map(|step| (reason(step), commands(step, &other.name))).collect())
         };
         let mut parts = vec![("The managed networks: made once, kept for all containers.".to_owned(), shared)];
         parts.extend(self.again.iter().map(of_other));

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::table::TABLE;
@@ -29,10 +29,21 @@ const LOOKS: [&[&str]; 6] = [
 /// How long nothing is done about a signal, in milliseconds, at most.
 const PATIENCE: u16 = 200;
 
+/// A container's network, to be looked at.
+#[derive(Debug)]
+pub struct Inside {
+    /// `the container`, or which other one.
+    pub whose: String,
+    /// Its process.
+    pub pid: u32,
+}
+
 /// The person at the terminal.
 #[derive(Debug)]
 pub struct Stepper {
     interrupted: Arc<AtomicBool>,
+    /// Networks were made that stay, because others may be on them already.
+    pub networks_stay: bool,
 }
 
 /// What a look showed: lines by who was asked.
@@ -51,22 +62,23 @@ impl Stepper {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("catch signals")?;
         }
-        Ok(Self { interrupted })
+        Ok(Self { interrupted, networks_stay: false })
     }
 
-    /// Waits until the person wants the next step. `pid` is the container's process, once there is one.
+    /// Waits until the person wants the next step, which is of the container's network where that is there already.
     ///
     /// Errors: they want no more of it.
-    pub fn wait(&self, pid: Option<u32>) -> Result<()> {
+    pub fn wait(&self, inside: Option<&Inside>) -> Result<()> {
         loop {
-            error::tell("  [Enter] does it, [s] opens a shell in the network, [q] undoes all: ");
+            let what = if self.networks_stay { "all but the networks" } else { "all" };
+            error::tell(&format!("  [Enter] does it, [s] opens a shell in the network, [q] undoes {what}: "));
             let key = self.key()?;
             // The question goes when it is answered.
             error::tell("\r\x1b[K");
             match key {
                 b'\r' | b'\n' | b' ' => return Ok(()),
-                b's' | b'S' => shell(pid)?,
-                b'q' | b'Q' | 3 | 4 => bail!("go on: stopped by key; all is undone"),
+                b's' | b'S' => shell(inside)?,
+                b'q' | b'Q' | 3 | 4 => return Err(self.stopped("stopped by key")),
                 _ => {}
             }
         }
@@ -81,24 +93,34 @@ impl Stepper {
             let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
             let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).unwrap_or_default();
             if self.interrupted.load(Ordering::Relaxed) {
-                bail!("go on: stopped by a signal; all is undone");
+                return Err(self.stopped("stopped by a signal"));
             }
             if ready > 0 {
                 let mut key = [0];
                 let read = input.lock().read(&mut key).context("read a key")?;
-                return if read == 1 { Ok(key[0]) } else { bail!("go on: the terminal has gone; all is undone") };
+                return if read == 1 { Ok(key[0]) } else { Err(self.stopped("the terminal has gone")) };
             }
         }
     }
 }
 
-/// Looks at the host's network, and at that of process `pid`.
-pub fn look(pid: Option<u32>) -> View {
+impl Stepper {
+    fn stopped(&self, why: &str) -> anyhow::Error {
+        if self.networks_stay {
+            let message = format!("go on: {why}; all is undone but the networks that were made");
+            return refused(message, "`minirun system prune` takes away those that nobody uses");
+        }
+        anyhow!("go on: {why}; all is undone")
+    }
+}
+
+/// Looks at the host's network, and at that of a container.
+pub fn look(inside: Option<&Inside>) -> View {
     let mut view = View::new();
     for look in LOOKS {
         view.insert(look.join(" "), lines(command(None, look)));
-        if pid.is_some() {
-            view.insert(format!("in the container: {}", look.join(" ")), lines(command(pid, look)));
+        if let Some(Inside { whose, .. }) = inside {
+            view.insert(format!("in {whose}: {}", look.join(" ")), lines(command(inside, look)));
         }
     }
     view
@@ -120,11 +142,14 @@ pub fn differences(before: &View, after: &View) -> String {
     text
 }
 
-fn shell(pid: Option<u32>) -> Result<()> {
+fn shell(inside: Option<&Inside>) -> Result<()> {
     let shell = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
-    let place = if pid.is_some() { "the container's network" } else { "the host's network: there is no container yet" };
+    let place = match inside {
+        Some(Inside { whose, .. }) => format!("{whose}'s network"),
+        None => "the host's network: there is no container yet".to_owned(),
+    };
     error::note(&format!("a shell in {place}; leave it by `exit`"));
-    let status = command(pid, &[&shell]).status();
+    let status = command(inside, &[&shell]).status();
     // A shell with job control gives the terminal back by itself, but not if it is killed.
     let _ = rustix::termios::tcsetpgrp(stdin(), rustix::process::getpgrp());
     status.with_context(|| format!("run shell `{shell}`")).map(drop)
@@ -134,8 +159,8 @@ fn shell(pid: Option<u32>) -> Result<()> {
     clippy::disallowed_methods,
     reason = "a person is shown what these programs show; the network is not changed by them"
 )]
-fn command(pid: Option<u32>, words: &[&str]) -> Command {
-    let Some(pid) = pid else {
+fn command(inside: Option<&Inside>, words: &[&str]) -> Command {
+    let Some(Inside { pid, .. }) = inside else {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         return command;

@@ -150,6 +150,11 @@ impl Snapshot {
             .collect()
     }
 
+    /// How many things there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn add(&mut self, kind: &str, name: impl std::fmt::Display, value: impl Into<String>) {
         self.0.insert(format!("{kind} {name}"), value.into());
     }
