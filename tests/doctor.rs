@@ -439,7 +439,15 @@ host_test!(features_that_are_missing, |host| {
         exec $MINIRUN doctor --format json'";
     let all = without(full, "kernel-namespaces");
     assert!(all.len() == 1 && all[0].0 == "error" && all[0].1.contains("no network namespace"), "{all:?}");
-    for code in ["kernel-veth", "kernel-bridge", "kernel-nftables", "kernel-macvlan", "kernel-vxlan", "kernel-tbf"] {
+    for code in [
+        "kernel-veth",
+        "kernel-bridge",
+        "kernel-nftables",
+        "kernel-macvlan",
+        "kernel-vxlan",
+        "kernel-filter",
+        "kernel-tbf",
+    ] {
         let all = without(full, code);
         assert!(all.len() == 1 && all[0].1.contains("cannot be looked at"), "{all:?}");
     }

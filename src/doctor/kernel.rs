@@ -95,6 +95,11 @@ pub fn tap(sight: &mut Sight) -> Result<Vec<Trouble>> {
     tried(sight, "tap", Trouble::warning, "`/dev/net/tun` cannot be opened, so there are no tap links", "tun")
 }
 
+pub fn filter(sight: &mut Sight) -> Result<Vec<Trouble>> {
+    let what = "no filter can be put at a link, as every container on a bridge has one";
+    tried(sight, "filter", Trouble::error, what, "-a sch_ingress cls_bpf")
+}
+
 pub fn tbf(sight: &mut Sight) -> Result<Vec<Trouble>> {
     tried(sight, "tbf", Trouble::warning, "the rate of a link cannot be limited", "sch_tbf")
 }

@@ -96,7 +96,7 @@ const fn check(code: &'static str, fine: &'static str, look: fn(&mut Sight) -> R
 }
 
 /// All of them, in the order in which they are printed.
-const CHECKS: [Check; 32] = [
+const CHECKS: [Check; 33] = [
     check("kernel-namespaces", "namespaces of every kind can be made", kernel::namespaces),
     check("kernel-userns", "user namespaces can be made", kernel::user_namespaces),
     check("kernel-veth", "the kernel has veth links", kernel::veth),
@@ -106,6 +106,7 @@ const CHECKS: [Check; 32] = [
     check("kernel-macvlan", "the kernel has macvlan links", kernel::macvlan),
     check("kernel-vxlan", "the kernel has vxlan links", kernel::vxlan),
     check("kernel-tap", "`/dev/net/tun` can be opened", kernel::tap),
+    check("kernel-filter", "the kernel has filters at the ends of a link", kernel::filter),
     check("kernel-tbf", "the kernel can limit the rate of a link", kernel::tbf),
     check("kernel-overlayfs", "the kernel has overlayfs", kernel::overlayfs),
     check("kernel-seccomp", "the kernel filters system calls", kernel::seccomp),

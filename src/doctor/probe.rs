@@ -7,10 +7,13 @@ use std::fs::OpenOptions;
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
 use nix::libc;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::net::guard::Guard;
+use crate::net::program::Direction;
 use crate::net::rtnl::{self, Request, Rtnl};
 use crate::net::rules::{inside, skeleton};
 use crate::net::table::Change;
@@ -62,6 +65,7 @@ fn try_all() -> BTreeMap<String, Probed> {
     const BRIDGE: &str = "probe1";
     let own = std::process::id();
     let mac = [2, 0, 0, 0, 0, 1];
+    let guard = Guard { net: Ipv4Net::new_assert([192, 0, 2, 0].into(), 24), net6: None };
     let mut all = BTreeMap::new();
     let mut tell = |feature: &str, probed: Probed| all.insert(feature.to_owned(), probed);
     match Rtnl::open() {
@@ -75,6 +79,12 @@ fn try_all() -> BTreeMap<String, Probed> {
             let mut index = |name: &str| rtnl.link_called(name).ok().flatten().map_or(0, |link| link.header.index);
             let (link, bridge) = (index(LINK), index(BRIDGE));
             tell("macvlan", send(&mut rtnl, rtnl::probe::macvlan("probe4", link)));
+            let filter =
+                [(link, Direction::In), (bridge, Direction::Out)].into_iter().try_for_each(|(at, direction)| {
+                    send(&mut rtnl, rtnl::add_entrance(at, direction))?;
+                    send(&mut rtnl, rtnl::add_filter(at, direction, &guard.program()))
+                });
+            tell("filter", filter);
             tell("tbf", send(&mut rtnl, rtnl::probe::tbf(link)));
             let port = send(&mut rtnl, rtnl::set_port("probe2", bridge, "probe"));
             let isolated = port.and_then(|()| send(&mut rtnl, rtnl::set_port_option("probe2", "isolated", 1)));
