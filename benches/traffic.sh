@@ -92,9 +92,23 @@ END
   answers "$two" "$gateway" 5201
   answers /run/netns/hand3 172.29.0.2 5201
   answers /run/netns/hand3 172.29.0.1 5201
-  local ways=("container to container|by hand|/run/netns/hand3|172.29.0.2" "container to container|minirun|$two|$(address one)"
-    "container to host|by hand|/run/netns/hand3|172.29.0.1" "container to host|minirun|$two|$gateway")
-  turns "$seconds" iperf "${ways[@]}"
+  # Where the bridge asks the rules for each frame (br_netfilter, which Docker loads), and where it does not.
+  asks() { # 0 OR 1
+    for host in /proc/self/ns/net /run/netns/hand; do
+      in_network "$host" sysctl -qw "net.bridge.bridge-nf-call-iptables=$1" 2>/dev/null || [ "$1" = 0 ]
+    done
+  }
+  between() { # WHAT
+    ways=("$1|by hand|/run/netns/hand3|172.29.0.2" "$1|minirun|$two|$(address one)")
+  }
+  local ways
+  asks 0
+  between 'container to container'
+  turns "$seconds" iperf "${ways[@]}" "container to host|by hand|/run/netns/hand3|172.29.0.1" "container to host|minirun|$two|$gateway"
+  if asks 1; then
+    between 'container to container, br_netfilter'
+    turns "$seconds" iperf "${ways[@]}"
+  fi
   echo "$(machine), iperf3, $seconds s each, $rounds interleaved rounds, $version"
   echo
   echo '| one TCP stream | | Gbit/s | x by hand | runs |'
