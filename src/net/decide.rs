@@ -183,7 +183,7 @@ impl Network {
             }
             has_way_out |= wish.gateway.is_some();
             has_way_out6 |= wish.gateway6.is_some();
-            self.steps.extend(self.lent[at].steps(wish));
+            self.steps.extend(self.lent[at].steps());
             if self.own.guarded && !self.interfaces.is_empty() {
                 self.steps.extend(rules::everywhere(name).map(|one| Step::NftInside(Change::AddElement(one))));
             }

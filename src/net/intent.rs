@@ -182,11 +182,6 @@ impl Intent {
         let host_access = record.host_access;
         let part = Part { id: &record.id, interfaces: &interfaces, names, guarded, open: &open, host_access };
         let mut steps = part.steps(&self.view, &bridges.iter().collect::<Vec<_>>());
-        if guarded && names {
-            let lent = record.lent.iter().flat_map(|device| rules::everywhere(&device.name));
-            steps.extend(lent.map(|element| Step::NftInside(Change::AddElement(element))));
-        }
-        steps.extend(tap::steps(&record.taps, MOST_INTERFACES as u32 + 2));
         let way_out = interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
         if let (false, Some(interface), Some(bridge)) =
             (record.ports.is_empty(), interfaces.get(way_out), bridges.get(way_out))
@@ -194,6 +189,14 @@ impl Intent {
             let whose = (record.id.as_str(), guarded);
             steps.extend(published(&record.ports, &interface.host, &bridge.definition.link, whose));
         }
+        for device in &record.lent {
+            steps.extend(device.steps());
+            if guarded && names {
+                let anybody = rules::everywhere(device.name_inside());
+                steps.extend(anybody.map(|element| Step::NftInside(Change::AddElement(element))));
+            }
+        }
+        steps.extend(tap::steps(&record.taps, MOST_INTERFACES as u32 + 2));
         // In a user namespace groups have other numbers, as the host sees them.
         let comparable =
             |key: &str| key.starts_with("net/") && !(record.inside.ids.is_some() && key.ends_with("/ping_group_range"));

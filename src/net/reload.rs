@@ -21,7 +21,7 @@ use super::rtnl::Rtnl;
 use super::seen::Seen;
 use super::step::{Place, Step};
 use super::table::Change;
-use super::verify::{Kernel, differences};
+use super::verify::{Kernel, differences, unheard};
 use crate::state::ended_within;
 
 /// What came of a comparison.
@@ -145,7 +145,8 @@ impl Scope<'_> {
                 // Its end makes all of it go, and takes a moment.
                 Err(_) if ended_within(&process, 1000) => {}
                 of_it => {
-                    found.extend(of_it?.into_iter().map(|one| (Some(member.pid), one)));
+                    let all = of_it?.into_iter().chain(unheard(&member.found));
+                    found.extend(all.map(|one| (Some(member.pid), one)));
                     processes.push((member.pid, process));
                 }
             }
