@@ -67,11 +67,15 @@ pub fn container(found: &Found, root: &Path, data_root: &Path) -> Result<Retold>
         steps.insert(at.min(steps.len()), setting);
     }
     let attachments: Vec<_> = networks.iter().map(|network| Attachment::on(&network.name)).collect();
+    let names: Vec<String> = networks.iter().map(|one| one.name.clone()).collect();
+    let mut differences = differences(root, data_root, &names)?;
+    // Without a network all of them were looked at.
+    differences.retain(|(subject, _)| !names.is_empty() || *subject == record.name);
     Ok(Retold {
         mode: if attachments.is_empty() { Mode::None } else { Mode::Networks(attachments) },
         host_steps: intent.anew(&networks, &opened_before(&directory), &record.lent),
         steps,
-        differences: differences_of(record, root, data_root, networks.into_iter().map(|one| one.name).collect())?,
+        differences: differences.iter().map(line).collect(),
     })
 }
 
@@ -95,7 +99,11 @@ pub fn network(name: &str, root: &Path, data_root: &Path) -> Result<Retold> {
     let mode = Mode::Networks(vec![Attachment::on(name)]);
     let is_made = intent.networks.contains(&network);
     let differences = if is_made { differences(root, data_root, &[name.to_owned()])? } else { vec![] };
-    Ok(Retold { mode, host_steps, steps: vec![], differences })
+    Ok(Retold { mode, host_steps, steps: vec![], differences: differences.iter().map(line).collect() })
+}
+
+fn line((subject, what): &(String, String)) -> String {
+    format!("{subject}: {what}")
 }
 
 /// What lets a port that is published on 127.0.0.1 pass.
@@ -110,22 +118,10 @@ fn loopback_setting(record: &Record, networks: &[Definition]) -> Option<Step> {
     })
 }
 
-/// What differs of a container's networks; of one that is on none, its own.
-fn differences_of(record: &Record, root: &Path, data_root: &Path, names: Vec<String>) -> Result<Vec<String>> {
-    if !names.is_empty() || record.lent.is_empty() {
-        return differences(root, data_root, &names);
-    }
-    let report = Scope { root, data_root, names: &[] }.verify()?;
-    let own = report.differences.into_iter().filter(|(_, one)| one.subject == record.name);
-    Ok(own.map(|(_, one)| format!("{}: {}", one.subject, one.what)).collect())
-}
-
-fn differences(root: &Path, data_root: &Path, names: &[String]) -> Result<Vec<String>> {
-    if names.is_empty() {
-        return Ok(vec![]);
-    }
+/// What differs of these networks and their members.
+fn differences(root: &Path, data_root: &Path, names: &[String]) -> Result<Vec<(String, String)>> {
     let report = Scope { root, data_root, names }.verify()?;
-    Ok(report.differences.iter().map(|(_, one)| format!("{}: {}", one.subject, one.what)).collect())
+    Ok(report.differences.into_iter().map(|(_, one)| (one.subject, one.what)).collect())
 }
 
 /// The namespace that a container is in, where that was there before it.
