@@ -147,6 +147,7 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
     // Some settings are a link's, so the links must be there.
     plan.network.settings().try_for_each(|(key, value)| set(settings.as_fd(), key, value))?;
     drop(settings);
+    plan.network.announce()?;
 
     if !plan.namespaces.has_own_processes() {
         // Others see this process, which until execve is minirun: with few rights left, its program could be opened by them

@@ -137,6 +137,7 @@ impl Bundle {
             data_root,
             state,
             beside: None,
+            links: &[],
             rules_itself: self.process.capabilities.contains(&caps::Capability::CAP_NET_ADMIN),
             dry,
         };

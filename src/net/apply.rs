@@ -269,6 +269,7 @@ impl<'a> Applier<'a> {
             | Step::Lend { .. }
             | Step::AddTap { .. }
             | Step::Sysctl { .. }
+            | Step::Announce { .. }
             | Step::Nft(_)
             | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
@@ -336,7 +337,7 @@ fn way(step: &Step) -> Way {
         Step::Lend { .. } => Way::Lending,
         Step::DeleteLink { .. } => Way::Delete,
         Step::Sysctl { place: Place::Hub, .. } => Way::Sysctl,
-        Step::Sysctl { place: Place::Container, .. } | Step::NftInside(_) => Way::Inside,
+        Step::Sysctl { place: Place::Container, .. } | Step::Announce { .. } | Step::NftInside(_) => Way::Inside,
         other => Way::Rtnl(other.place()),
     }
 }

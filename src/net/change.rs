@@ -20,10 +20,10 @@ use super::names::Resolvers;
 use super::ports::delete;
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
-use super::step::{PORT_OPTIONS, Step};
+use super::step::{PORT_OPTIONS, Place, Step};
 use super::table::Change;
 use super::wish::Wish;
-use super::{Network, Request, access, conntrack, nft};
+use super::{Network, Request, access, conntrack, hub, nft};
 use crate::error::refused;
 use crate::init::carry_out;
 use crate::sync::{self, FromChild};
@@ -42,6 +42,7 @@ impl Network {
         if self.interfaces.iter().any(|interface| interface.network == wish.network) {
             bail!("connect network `{}`: the container is on it", wish.network);
         }
+        let links = links_of(pid)?;
         let mode = Mode::Networks(vec![wish]);
         let resolvers = Resolvers::of_host().ipv4();
         let own = self.own.clone();
@@ -60,6 +61,7 @@ impl Network {
             data_root: &own.data_root,
             state: &own.state,
             beside: Some(self),
+            links: &links,
             rules_itself: !own.guarded,
             dry: false,
         })?;
@@ -67,7 +69,7 @@ impl Network {
         let entering = &added;
         let sockets = in_namespace(pid, || entering.open_inside())?;
         added.attach(pid as u32, || Ok(sockets))?;
-        in_namespace(pid, || added.settings().try_for_each(|(key, value)| set(key, value)).map(|()| vec![]))?;
+        finish(pid, &added.steps)?;
         self.merge(added);
         Ok(())
     }
@@ -225,6 +227,13 @@ impl Network {
     }
 }
 
+/// The names of the links in the network namespace of process `pid`.
+fn links_of(pid: i32) -> Result<Vec<String>> {
+    let socket = in_namespace(pid, || Ok(vec![Rtnl::open()?.into_fd()?]))?.pop();
+    let links = Rtnl::from_fd(socket.context("open a socket in the container's network")?).links()?;
+    Ok(links.iter().map(|message| hub::link(message).name).collect())
+}
+
 fn delete_link(rtnl: &mut Rtnl, link: &str) -> Result<()> {
     let Some(index) = rtnl.index_of(link)? else { return Ok(()) };
     let deleted = rtnl.batch(vec![rtnl::delete_link(index)]);
@@ -243,8 +252,37 @@ pub(super) fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
     in_namespace(pid, || change().map(|()| vec![])).map(drop)
 }
 
+/// Does what the container's own process does at its start: settings, and telling the neighbours.
+pub(super) fn finish(pid: i32, steps: &[Step]) -> Result<()> {
+    let setting = |step: &Step| match step {
+        Step::Sysctl { place: Place::Container, key, value } => set(key, value),
+        _ => Ok(()),
+    };
+    let is_own = |step: &Step| matches!(step, Step::Sysctl { place: Place::Container, .. } | Step::Announce { .. });
+    if !steps.iter().any(is_own) {
+        return Ok(());
+    }
+    let all = || steps.iter().try_for_each(setting).and_then(|()| announce(steps));
+    in_namespace(pid, || all().map(|()| vec![])).map(drop)
+}
+
+/// Tells the neighbours of links of the network namespace that this process is in.
+pub(super) fn announce(steps: &[Step]) -> Result<()> {
+    let request = |step: &Step| match step {
+        Step::Announce { link, mac } => Some(rtnl::set_mac(link, *mac)),
+        _ => None,
+    };
+    let requests: Vec<_> = steps.iter().filter_map(request).collect();
+    if requests.is_empty() {
+        return Ok(());
+    }
+    Rtnl::open()?
+        .batch(requests)
+        .map_err(|refused| refused.error.context("tell the neighbours of the container's links"))
+}
+
 /// Writes a setting of the network namespace that this process is in.
-pub(super) fn set(key: &str, value: &str) -> Result<()> {
+fn set(key: &str, value: &str) -> Result<()> {
     let write = || OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes());
     write().with_context(|| format!("set `{key}` to {value}"))
 }

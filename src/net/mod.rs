@@ -122,6 +122,8 @@ pub struct Request<'a> {
     pub state: &'a Path,
     /// The container's network as it is, where it is to have an interface more.
     pub beside: Option<&'a Network>,
+    /// The links that there are in it then, whoever made them.
+    pub links: &'a [String],
     /// Whether it may change its own rules: it is not guarded by them then.
     pub rules_itself: bool,
     /// Nothing is taken, and nothing will be made.
@@ -270,8 +272,8 @@ impl Network {
     /// Tells of what the container's own process does, and of all together where that was asked for.
     pub fn tell_the_rest(&mut self) {
         let Self { mode, host_steps, steps, again, narrator: Some(narrator), .. } = self else { return };
-        let settings = steps.iter().filter(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
-        narrator.tell_done(&settings.cloned().collect::<Vec<_>>(), None);
+        let own = |step: &&Step| matches!(step, Step::Sysctl { place: Place::Container, .. } | Step::Announce { .. });
+        narrator.tell_done(&steps.iter().filter(own).cloned().collect::<Vec<_>>(), None);
         if narrator.form == Explain::Sh {
             crate::error::tell(&Script { mode, container: Some(&narrator.netns), again, host_steps, steps }.text());
         }
@@ -371,6 +373,11 @@ impl Network {
             Step::Sysctl { place: Place::Container, key, value } => Some((key.as_str(), value.as_str())),
             _ => None,
         })
+    }
+
+    /// In the container's process, after its settings: tells the neighbours of its links, where they may know others.
+    pub fn announce(&self) -> Result<()> {
+        change::announce(&self.steps)
     }
 
     /// The address by which the container is known: that of its first interface.

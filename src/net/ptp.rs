@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::apply::Applier;
-use super::change::{in_namespace, set};
+use super::change::{finish, in_namespace};
 use super::definition::Definition;
 use super::driver::{configure, settings};
 use super::hub::{self, View};
@@ -209,11 +209,7 @@ impl Again {
             applier.enter(Rtnl::from_fd(socket.context("open a socket in its network")?), vec![]);
             applier.apply(&self.steps)?;
             applier.commit();
-            let setting = |step: &Step| match step {
-                Step::Sysctl { place: Place::Container, key, value } => set(key, value),
-                _ => Ok(()),
-            };
-            in_namespace(self.pid, || self.steps.iter().try_for_each(setting).map(|()| vec![])).map(drop)
+            finish(self.pid, &self.steps)
         };
         made().with_context(|| format!("give container `{}` its end of the cable again", self.name))
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::apply::Applier;
-use super::change::{change_inside, in_namespace, set};
+use super::change::{change_inside, finish, in_namespace};
 use super::definition::{Definition, Definitions};
 use super::difference::Difference;
 use super::hub;
@@ -212,14 +212,7 @@ fn mend_container(rtnl: &mut Rtnl, pid: i32, steps: &[Step]) -> Result<()> {
         })
         .collect();
     change_inside(pid, &changes)?;
-    let inside = steps.iter().filter_map(|step| match step {
-        Step::Sysctl { place: Place::Container, key, value } => Some((key, value)),
-        _ => None,
-    });
-    let inside: Vec<_> = inside.collect();
-    if !inside.is_empty() {
-        in_namespace(pid, || inside.iter().try_for_each(|(key, value)| set(key, value)).map(|()| vec![]))?;
-    }
+    finish(pid, steps)?;
     applier.commit();
     Ok(())
 }

@@ -104,6 +104,7 @@ impl<'a> Comparison<'a> {
                 });
                 link.and_then(|link| of(Place::Container, link))
             }
+            Step::Announce { link, .. } => of(Place::Container, link),
             Step::Sysctl { place, key, .. } => key.split('/').nth(3).and_then(|link| of(*place, link)),
             Step::SetAlias { link, .. }
             | Step::SetPort { link, .. }
@@ -162,6 +163,8 @@ impl<'a> Comparison<'a> {
             Step::MoveLink { name, mac, mtu, .. } => self.plugged_end(step, name, (*mac, *mtu)),
             // The name is looked at with the link, and what is deleted was in the way of one.
             Step::Rename { .. } | Step::DeleteLink { .. } => {}
+            // What was told leaves nothing to be seen.
+            Step::Announce { .. } => {}
             Step::Lend { device, name } => self.lent(step, device, name),
             // The end that waited is plugged in.
             Step::SetAlias { link, .. } if self.is_plugged(link) => {}

@@ -320,6 +320,7 @@ fn decide_network(
         data_root,
         state,
         beside: None,
+        links: &[],
         rules_itself: capabilities.contains(&caps::Capability::CAP_NET_ADMIN),
         dry,
     })
