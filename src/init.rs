@@ -20,6 +20,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout}
 use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
 use crate::held::Pipes;
 use crate::joiner;
+use crate::net::change::announce;
 use crate::plan::{Plan, Process};
 use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
@@ -147,7 +148,7 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
     // Some settings are a link's, so the links must be there.
     plan.network.settings().try_for_each(|(key, value)| set(settings.as_fd(), key, value))?;
     drop(settings);
-    plan.network.announce()?;
+    announce(&plan.network.steps)?;
 
     if !plan.namespaces.has_own_processes() {
         // Others see this process, which until execve is minirun: with few rights left, its program could be opened by them

@@ -11,12 +11,14 @@ pub use self::advice::told;
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use ipnet::IpNet;
 use nix::libc;
 
 use super::explain;
@@ -129,8 +131,8 @@ impl<'a> Applier<'a> {
 
     /// Has the kernel catch up with the links that went up: a bridge passes nothing on to a port before it has noticed the
     /// carrier, and a link sends nothing before. It notices by a work queue, which on a busy machine is after the program's
-    /// first packet.
-    pub fn settle(&self) -> Result<()> {
+    /// first packet. Another one makes an IPv6 address its own, to which nothing gets before.
+    pub fn settle(&mut self) -> Result<()> {
         let look = |socket: &Rtnl, link: &str| {
             crate::sys::has_carrier(socket.as_fd(), link).with_context(|| format!("look at the carrier of `{link}`"))
         };
@@ -144,6 +146,12 @@ impl<'a> Applier<'a> {
                 Step::SetPort { link, bridge, .. } => look(self.hub, link).and(look(self.hub, bridge))?,
                 _ => continue,
             };
+        }
+        for step in &self.done {
+            if let Step::AddAddress { place, address: IpNet::V6(address), .. } = step {
+                let socket = if *place == Place::Hub { Some(&mut *self.hub) } else { self.container.as_mut() };
+                socket.map_or(Ok(()), |socket| until_local(socket, address.addr()))?;
+            }
         }
         Ok(())
     }
@@ -316,6 +324,15 @@ impl<'a> Applier<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Waits until an address is the kernel's own; one that is not in the end (IPv6 is turned off there) is nobody's error.
+fn until_local(socket: &mut Rtnl, address: Ipv6Addr) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(1);
+    while !socket.is_local6(address)? && Instant::now() < end {
+        sleep(Duration::from_micros(100));
+    }
+    Ok(())
 }
 
 /// By which way a step reaches the kernel.

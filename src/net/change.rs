@@ -267,7 +267,7 @@ pub(super) fn finish(pid: i32, steps: &[Step]) -> Result<()> {
 }
 
 /// Tells the neighbours of links of the network namespace that this process is in.
-pub(super) fn announce(steps: &[Step]) -> Result<()> {
+pub fn announce(steps: &[Step]) -> Result<()> {
     let request = |step: &Step| match step {
         Step::Announce { link, mac } => Some(rtnl::set_mac(link, *mac)),
         _ => None,

@@ -214,6 +214,7 @@ impl Network {
             let mut applier = Applier::new(&mut hub.rtnl, 0);
             applier.told_to(self.narrator.as_mut());
             applier.apply(&self.host_steps)?;
+            applier.settle()?;
             applier.commit();
             tell_what_was_made(&hub.bridges, &hub.ground);
             let made = hub.bridges.iter().filter(|bridge| bridge.link.is_none()).map(|bridge| &bridge.definition);
@@ -303,6 +304,7 @@ impl Network {
             applier.told_to(self.narrator.as_mut());
             applier.enter(rtnl, sockets);
             applier.apply(&self.steps)?;
+            applier.settle()?;
             self.way_back = applier.commit().zip(kept.map(lent::Keeper::into_path));
             return Ok(());
         };
@@ -373,11 +375,6 @@ impl Network {
             Step::Sysctl { place: Place::Container, key, value } => Some((key.as_str(), value.as_str())),
             _ => None,
         })
-    }
-
-    /// In the container's process, after its settings: tells the neighbours of its links, where they may know others.
-    pub fn announce(&self) -> Result<()> {
-        change::announce(&self.steps)
     }
 
     /// The address by which the container is known: that of its first interface.

@@ -208,6 +208,7 @@ impl Again {
             let mut applier = Applier::new(rtnl, self.pid as u32);
             applier.enter(Rtnl::from_fd(socket.context("open a socket in its network")?), vec![]);
             applier.apply(&self.steps)?;
+            applier.settle()?;
             applier.commit();
             finish(self.pid, &self.steps)
         };
