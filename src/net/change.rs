@@ -17,7 +17,7 @@ use super::apply::Applier;
 use super::look::lock;
 use super::mode::{Attachment, Mode};
 use super::names::Resolvers;
-use super::ports::delete;
+use super::ports::{delete, elements_of};
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
 use super::step::{PORT_OPTIONS, Place, Step};
@@ -191,7 +191,7 @@ impl Network {
             return Err(error);
         }
         applier.commit();
-        self.published.extend(ports.iter().flat_map(|port| port.elements(&format!("minirun:{}", own.id))));
+        self.published.extend(elements_of(&ports, &own.id));
         conntrack::forget(&ports)?;
         Ok(ports)
     }
@@ -199,12 +199,10 @@ impl Network {
     /// Takes back the published ports that `which` says. Those that were.
     pub fn take_back(&mut self, which: impl Fn(&Port) -> bool, pid: i32) -> Result<Vec<Port>> {
         let gone: Vec<Port> = self.ports.iter().filter(|port| which(port)).cloned().collect();
-        let comment = format!("minirun:{}", self.own.id);
-        let elements: Vec<_> = gone.iter().flat_map(|port| port.elements(&comment)).collect();
-        delete(elements.iter().cloned().map(Change::DeleteElement).collect())?;
+        delete(elements_of(&gone, &self.own.id).into_iter().map(Change::DeleteElement).collect())?;
         conntrack::forget(&gone)?;
-        self.published.retain(|one| !elements.contains(one));
         self.ports.retain(|port| !gone.contains(port));
+        self.published = elements_of(&self.ports, &self.own.id);
         self.release_sockets(&gone);
         if self.own.guarded {
             // Several ports of the host may lead to one of the container.

@@ -206,7 +206,8 @@ impl Network {
         if !driver.has_bridge() {
             return Err(unpublished(&self.interfaces[at]));
         }
-        let taken = publish::take(wishes, &self.interfaces[at], &own.state, dry)?;
+        let place = publish::Place { state: &own.state, hub: &hub.directory, dry };
+        let taken = publish::take(wishes, &self.interfaces[at], place)?;
         hub.held.extend(taken.held);
         hub.relayed.extend(taken.relayed);
         let ports = taken.ports;

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod args;
 pub mod bridge;
 pub mod change;
+mod claim;
 pub mod conntrack;
 mod decide;
 pub mod definition;

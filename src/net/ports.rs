@@ -51,7 +51,8 @@ pub fn withdraw(record: &Record) -> Result<()> {
     conntrack::forget(&record.ports)
 }
 
-/// Deletes elements of the table, those that are there.
+/// Deletes elements of the table, those that are there. In the order in which they were added: the kernel looks for each from the
+/// first one on, and ten thousand that go the other way round take it a minute instead of two seconds.
 pub fn delete(changes: Vec<Change>) -> Result<()> {
     if changes.is_empty() || nft::commit(&changes.iter().collect::<Vec<_>>()).is_ok() {
         return Ok(());
