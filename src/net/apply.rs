@@ -22,6 +22,8 @@ use ipnet::IpNet;
 use nix::libc;
 
 use super::explain;
+use super::foreign;
+use super::hub;
 use super::narrator::Narrator;
 use super::nft;
 use super::rtnl::{self, Request, Rtnl};
@@ -99,7 +101,8 @@ impl<'a> Applier<'a> {
         match group.first().map(way) {
             Some(Way::Rtnl(place)) => self.send(place, group)?,
             Some(Way::Nft) => {
-                commit_nft(group)?;
+                let directory = hub::directory(self.hub)?;
+                foreign::change::ours(&directory, || commit_nft(group))?;
                 self.done.extend_from_slice(group);
             }
             Some(Way::Sysctl) => {

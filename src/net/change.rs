@@ -199,7 +199,8 @@ impl Network {
     /// Takes back the published ports that `which` says. Those that were.
     pub fn take_back(&mut self, which: impl Fn(&Port) -> bool, pid: i32) -> Result<Vec<Port>> {
         let gone: Vec<Port> = self.ports.iter().filter(|port| which(port)).cloned().collect();
-        delete(elements_of(&gone, &self.own.id).into_iter().map(Change::DeleteElement).collect())?;
+        let directory = self.hub.as_ref().map(|hub| hub.directory.as_path());
+        delete(directory, elements_of(&gone, &self.own.id).into_iter().map(Change::DeleteElement).collect())?;
         conntrack::forget(&gone)?;
         self.ports.retain(|port| !gone.contains(port));
         self.published = elements_of(&self.ports, &self.own.id);

@@ -218,8 +218,6 @@ impl Network {
             applier.settle()?;
             applier.commit();
             tell_what_was_made(&hub.bridges, &hub.ground);
-            let made = hub.bridges.iter().filter(|bridge| bridge.link.is_none()).map(|bridge| &bridge.definition);
-            foreign::warn(&made.collect::<Vec<_>>());
         }
         self.again.iter().try_for_each(|other| other.make(&mut hub.rtnl))?;
         let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
@@ -351,7 +349,8 @@ impl Network {
         if published.is_empty() {
             return back;
         }
-        delete(published.into_iter().map(Change::DeleteElement).collect())?;
+        let directory = self.hub.as_ref().map(|hub| hub.directory.as_path());
+        delete(directory, published.into_iter().map(Change::DeleteElement).collect())?;
         conntrack::forget(&self.ports).and(back)
     }
 
