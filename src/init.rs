@@ -20,6 +20,8 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout}
 use crate::error::{Advice, EXIT_CANNOT_RUN, EXIT_FAILED, EXIT_NOT_FOUND, exit_code_of};
 use crate::held::Pipes;
 use crate::joiner;
+use crate::net::change::announce;
+use crate::net::step::Step;
 use crate::plan::{Plan, Process};
 use crate::reaper;
 use crate::sandbox::cgroup::Entrance;
@@ -145,8 +147,11 @@ fn become_program(plan: &Plan, given: Given<'_>) -> Result<Infallible> {
     // Until the network is built and the container is on record.
     parent.wait_for_go()?;
     // Some settings are a link's, so the links must be there.
-    for (key, value) in plan.network.settings() {
-        let make = || set(settings.as_fd(), key, value);
+    for step in plan.network.own_steps() {
+        let make = || match step {
+            Step::Sysctl { key, value, .. } => set(settings.as_fd(), key, value),
+            step => announce(step),
+        };
         plan.network.narrator.as_ref().map_or_else(make, |narrator| narrator.measure(make))?;
     }
     drop(settings);

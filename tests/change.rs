@@ -87,6 +87,50 @@ host_test!(one_that_had_other_cards_is_connected, |host| {
     host.settle();
 });
 
+host_test!(one_that_has_made_links_itself_is_connected, |host| {
+    host.has_had_networks();
+    let pid = ground(host);
+    host.sh(&format!("nsenter -t {pid} -n ip link add eth0 type veth peer name eth2")).ok();
+    host.settle();
+    for name in ["eth0", "eth2"] {
+        let network = format!("front:ifname={name}");
+        host.refuses(
+            &["network", "connect", &network, "alone"],
+            &["`front`", &format!("the container has a link `{name}`"), "ifname= gives another name"],
+        );
+    }
+    for (network, name) in [("front", "eth1"), ("back", "eth3")] {
+        host.minirun(["network", "connect", network, "alone"]).ok();
+        assert!(addresses(host, "alone").iter().any(|one| one.starts_with(name)), "{:?}", addresses(host, "alone"));
+    }
+    host.remove_networks(&["front", "back"]);
+    host.settle();
+});
+
+host_test!(cold a_link_of_the_hosts_own_is_opened_and_shut_again, |host| {
+    let hand = "ip link add hand0 type veth peer name hand1; ip link set hand1 up
+        ip addr add 203.0.113.1/24 dev hand0; ip link set hand0 up";
+    let facts = || host.sh("ip -br link; ip route; nft list ruleset; sysctl net.ipv4.conf | grep '[.]forwarding'").ok();
+    let before = facts();
+    for is_gone in [false, true] {
+        host.sh(hand).ok();
+        let with_it = facts();
+        host.minirun(["run", "-d", "--name=alone", "--net=none", "busybox", "sleep", "1000"]).ok();
+        host.minirun(["network", "connect", "bridge", "alone"]).ok();
+        assert_eq!(host.sh("sysctl -n net.ipv4.conf.hand0.forwarding").ok(), "1\n");
+        host.minirun(["rm", "-f", "alone"]).ok();
+        if is_gone {
+            host.sh("ip link del hand0").ok();
+        }
+        // What it guards is guarded also when it comes back.
+        assert!(host.sh("nft list set inet minirun guarded").ok().contains("hand0"));
+        host.minirun(["system", "prune"]).ok();
+        let after = facts();
+        assert_eq!(after, if is_gone { before.clone() } else { with_it });
+        host.sh("ip link del hand0 2>/dev/null || true").ok();
+    }
+});
+
 host_test!(ports_come_and_go_while_it_runs, |host| {
     host.has_had_networks();
     let pid = ground(host);

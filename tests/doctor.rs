@@ -4,6 +4,7 @@
 mod host;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use host::{By, GATEWAY, HOST, Host, Member, Mirror, OUTSIDE, Output, Resolver, Terminal, asks, host_test, kill_hard};
 use serde_json::Value;
@@ -284,15 +285,74 @@ host_test!(cold a_run_that_makes_a_bridge_warns_once, |host| {
     assert_eq!(warnings(&first.stderr), 1, "{first}");
     let words = ["`ip filter`", "`FORWARD`", "the policy", "minirun doctor"];
     assert!(words.iter().all(|word| first.stderr.contains(word)), "{first}");
+    // Later ones do not even look, as long as nothing changes; also where another network is new, it is about that.
     assert_eq!(host.minirun(["run", "busybox", "true"]).run().stderr, "");
-    // Later ones do not even look.
-    let opened = host.sh("strace -f -qq -e trace=openat $MINIRUN run busybox true 2>&1").ok();
-    assert!(opened.contains("/proc/") && !opened.contains("ip_tables"), "{opened}");
     let created = host.minirun(["network", "create", "front"]).run();
     assert_eq!((created.code, warnings(&created.stderr)), (0, 1), "{created}");
     host.sh("nft delete table ip filter").ok();
     assert_eq!(host.minirun(["network", "create", "back"]).run().stderr, "");
     host.minirun(["network", "rm", "front", "back"]).ok();
+});
+
+/// How many answers of the kernel's a start reads, which is how much it looks at.
+fn answers(host: &Host) -> usize {
+    let traced = host.sh("strace -f -qq -e trace=recvfrom,getsockopt $MINIRUN run busybox true 2>&1").ok();
+    traced.lines().filter(|line| line.contains("recvfrom(") || line.contains("getsockopt(")).count()
+}
+
+fn rules_that_come_later(host: &Host, program: &str) {
+    ready(host);
+    let run = |options: &[&str]| {
+        // A look that is not allowed yet is made later.
+        std::thread::sleep(Duration::from_millis(400));
+        host.minirun([&["run"], options, &["busybox", "true"]].concat()).run().stderr
+    };
+    let warned = |said: &str| said.contains("another program's table") && said.contains("`FORWARD`");
+    // The older ip_tables are there from the first of their rules on.
+    host.sh(&format!("{program} -A FORWARD -i wan9 -j ACCEPT")).ok();
+    run(&[]);
+    let few = answers(host);
+    assert_eq!(run(&[]), "");
+    host.sh(&format!("{program} -P FORWARD DROP")).ok();
+    let said = run(&[]);
+    assert!(warned(&said), "{said}");
+    let remedy = said.split('`').find(|words| words.starts_with("iptables")).expect("a command").to_owned();
+    // Said once a change, not at each start; a published port is a change of minirun's own.
+    assert!(!warned(&run(&[])) && !warned(&run(&["-p", "8080:80"])) && !warned(&run(&[])));
+    assert_eq!(answers(host), few);
+    // A network that is new is another matter, and a change that opens it another one.
+    host.network(&[], "front");
+    assert!(warned(&run(&["--net=front"])) && !warned(&run(&["--net=front"])) && !warned(&run(&[])));
+    host.sh(&remedy).ok();
+    assert!(!warned(&run(&[])));
+    host.sh(&format!("{program} -F; {program} -A FORWARD -i minirun0 -j DROP")).ok();
+    assert!(warned(&run(&[])));
+    host.sh(&format!("{program} -F; {program} -P FORWARD ACCEPT; nft delete table ip filter 2>/dev/null || true")).ok();
+    assert_eq!(run(&[]), "");
+    host.remove_networks(&["front"]);
+    host.settle();
+}
+
+host_test!(a_start_warns_of_rules_that_came_since_the_last_one, |host| {
+    rules_that_come_later(host, "iptables-nft");
+});
+
+host_test!(a_start_warns_of_rules_of_ip_tables_that_came_since, |host| {
+    rules_that_come_later(host, "iptables-legacy");
+});
+
+host_test!(containers_that_come_and_go_have_nobody_look, |host| {
+    ready(host);
+    host.minirun(["run", "busybox", "true"]).ok();
+    let few = answers(host);
+    let run = "for i in $(seq 6); do $MINIRUN run -p 80 busybox true || exit; done";
+    host.sh(run).ok();
+    assert_eq!(answers(host), few);
+    // Where two change the rules at once, one look more may be made, and no more.
+    host.sh(&format!("{run} & {run}; wait")).ok();
+    std::thread::sleep(Duration::from_millis(400));
+    answers(host);
+    assert_eq!(answers(host), few);
 });
 
 host_test!(cold links_and_ranges, |host| {

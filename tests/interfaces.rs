@@ -119,6 +119,55 @@ host_test!(what_is_asked_for_an_interface, |host| {
     assert_eq!(said, "02:d6:0a:32:00:4f\n");
 });
 
+/// Reached at once: an entry that is wrong is else kept for seconds.
+const FIRST: [&str; 4] = ["-c", "1", "-W", "1"];
+
+host_test!(neighbours_hear_of_another_hardware_address, |host| {
+    networks(host);
+    host.member(&["--net=front"], "near");
+    let mut wish = "front:ip=10.50.0.77".to_owned();
+    let reached = |what: &str| {
+        for address in ["10.50.0.77", "fd50::4d"] {
+            let ping = [&["exec", "near", "ping"], &FIRST[..], &[address]].concat();
+            let output = host.minirun(ping).run();
+            assert_eq!(output.code, 0, "{what}: {output}");
+            // The host is their router.
+            let ping = host.sh(&format!("busybox ping {} {address}", FIRST.join(" "))).run();
+            assert_eq!(ping.code, 0, "{what}: {ping}");
+        }
+    };
+    for mac in [",mac=02:00:00:00:00:77", "", ",mac=02:00:00:00:00:78", ",mac=02:00:00:00:00:79", ""] {
+        wish.replace_range(19.., mac);
+        host.minirun(["run", "-d", "--name=moved", "--net", &wish, "busybox", "sleep", "1000"]).ok();
+        reached(&wish);
+        host.minirun(["rm", "-f", "moved"]).ok();
+    }
+    // Also where it is connected later, and where the pair is made again.
+    host.minirun(["run", "-d", "--name=moved", "--net=none", "busybox", "sleep", "1000"]).ok();
+    wish.replace_range(19.., ",mac=02:00:00:00:00:80");
+    host.minirun(["network", "connect", &wish, "moved"]).ok();
+    reached(&wish);
+    host.minirun(["network", "verify"]).ok();
+    host.remove_networks(&["front", "back", "closed"]);
+    host.settle();
+});
+
+host_test!(neighbours_on_a_lan_hear_of_a_new_machine, |host| {
+    host.has_had_networks();
+    host.network(
+        &["--driver=macvlan", "--opt=parent=eth0", "--subnet=192.0.2.0/24", "--subnet=2001:db8:1::/64", "--ipv6"],
+        "lan",
+    );
+    for family in ["192.0.2.200", "2001:db8:1::c8"] {
+        host.lan(&format!("ip neigh replace {family} lladdr 02:00:00:00:00:99 dev host0 nud reachable")).ok();
+    }
+    host.minirun(["run", "-d", "--net=lan:ip=192.0.2.200,ip6=2001:db8:1::c8", "busybox", "sleep", "1000"]).ok();
+    for address in ["192.0.2.200", "2001:db8:1::c8"] {
+        host.lan(&format!("busybox ping {} {address}", FIRST.join(" "))).ok();
+    }
+    host.remove_networks(&["lan"]);
+});
+
 host_test!(addresses_that_cannot_be_had, |host| {
     networks(host);
     host.member(&["--net=front", "--ip=10.50.0.9", "--ip6=fd50::9"], "web");

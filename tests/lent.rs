@@ -177,6 +177,58 @@ host_test!(beside_networks, |host| {
     host.settle();
 });
 
+host_test!(a_link_that_is_not_as_it_was_lent_is_found_and_mended, within 120, |host| {
+    ground(host);
+    host.network(&["--subnet=10.50.0.0/24"], "front");
+    host.member(&["--net=front:gw-prio=5"], "plain");
+    // That has opened the link, by which routes leave.
+    let before = state(host);
+    host.minirun(["run", "-d", "--name=web", NET, "busybox", "sleep", "1000"]).ok();
+    host.sh("ip link add eth8 type veth peer name far8 netns far").ok();
+    host.member(&["--net=front", "--net=dev:eth8:ip=10.78.0.7/24,ifname=wan0"], "both");
+    let [web, both] = ["web", "both"].map(|name| host.pid_of(name));
+    let fine = || assert!(host.minirun(["network", "verify"]).ok().ends_with("as they should be\n"));
+    fine();
+    for (pid, command, said) in [
+        (web, "ip addr del 10.77.0.7/24 dev lan0", "web: link lan0: without its address 10.77.0.7/24"),
+        (web, "ip link set lan0 down", "web: link lan0: down"),
+        (web, "ip route del default", "web: default route: none by 10.77.0.2"),
+        (web, "ip link set lan0 mtu 1200", "web: link lan0: MTU 1200, not 1250"),
+        (web, "ip link set lan0 name other", "web: link lan0: called other"),
+        (web, "ip link set lan0 netns 1 name eth9", "web: link lan0: not there, but on the host as eth9"),
+        (web, "ip link set lan0 netns 1", "web: link lan0: not there, but on the host as lan0"),
+        (both, "nft delete element inet minirun members4 '{ \"wan0\" . 0.0.0.0/0 }'", "both: nftables set without members4"),
+        (both, "ip link set wan0 netns 1", "both: link wan0: not there, but on the host as wan0"),
+    ] {
+        host.sh(&format!("nsenter -t {pid} -n {command}")).ok();
+        let output = host.minirun(["network", "verify"]).run();
+        assert!(output.code == 1 && output.stdout.contains(said), "{command}: {output}");
+        host.minirun(["network", "reload"]).ok();
+        fine();
+        let ping = "ping -c1 -W5 10.77.0.2";
+        assert!(host.minirun(["exec", "web", "sh", "-c", ping]).ok().contains(" 0% packet loss"), "{command}");
+    }
+    // One that is a port of a bridge by now is left there.
+    host.sh(&format!("nsenter -t {web} -n ip link set lan0 netns 1; ip link add br9 type bridge; ip link set lan0 master br9")).ok();
+    for command in ["verify", "reload"] {
+        let output = host.minirun(["network", command]).run();
+        assert!(output.code == 1 && output.stdout.contains("as lan0, a port of a bridge; `ip link set lan0 nomaster`"), "{output}");
+    }
+    host.sh("ip link set lan0 nomaster; ip link del br9").ok();
+    host.minirun(["network", "reload"]).ok();
+    fine();
+    // A virtual one is gone for good.
+    host.sh(&format!("nsenter -t {both} -n ip link del wan0")).ok();
+    let output = host.minirun(["network", "reload"]).run();
+    assert!(output.code == 1 && output.stdout.contains("both: link wan0: not there, nor eth8 on the host; restart the"), "{output}");
+    host.minirun(["rm", "-f", "web"]).ok();
+    host.remove_networks(&["front"]);
+    host.soon("it is back", || host.sh("ip -o link").ok().contains("eth9"));
+    assert_eq!(state(host), before);
+    host.nothing_left_but(&["opened", "guarded", "eth8", "eth9/forwarding"]);
+    host.settle();
+});
+
 host_test!(its_name_is_anothers_by_then, |host| {
     ground(host);
     let mut running = host.minirun(["run", "-i", NET, "busybox", "sh", "-c", "echo ready; cat"]).held().start();

@@ -99,6 +99,46 @@ host_test!(ranges, |host| {
     host.settle();
 });
 
+host_test!(of_a_range_that_is_too_large_for_sockets_each_port_is_taken, within 180, |host| {
+    host.has_had_networks();
+    let wishes = |start: u16, end: u16| {
+        let count = end - start;
+        ["", "0.0.0.0:", "127.0.0.1:"].into_iter().flat_map(move |at| {
+            [format!("{at}{start}-{end}:{start}-{end}"), format!("{at}{start}-{end}:{}-{}", 100, 100 + count)]
+        })
+    };
+    for range in ["20000-20999:20000-20999", "0.0.0.0:20000-20999:20000-20999", "20000-20999:30000-30999",
+        "0.0.0.0:20000-20999:30000-30999"]
+    {
+        let name = "web";
+        host.member(&["-p", range], name);
+        // Behind those that sockets hold; a few of them, and another large range that overlaps.
+        for wish in wishes(20900, 20900).chain(wishes(20998, 21000)).chain(wishes(20500, 21499)).chain(wishes(19000, 20400)) {
+            let error = host.minirun(["run", "-p", &wish, "busybox", "true"]).fails(125);
+            assert!(error.contains("in use by container web"), "{range}, {wish}: {error}");
+        }
+        host.minirun(["run", "--dry-run", "-p", "20900:80", "busybox"]).fails(125);
+        // Another protocol, another port, and an address that is another one.
+        let mut free = vec!["20900:80/udp", "20900-20901:20900-20901/udp", "21000:80", "21000-21999:21000-21999"];
+        free.extend(["192.0.2.2:20900:80"].into_iter().filter(|_| !range.starts_with("0.0.0.0")));
+        for wish in free {
+            host.minirun(["run", "-p", wish, "busybox", "true"]).ok();
+        }
+        // What is taken back is free, and so is all when it ends.
+        let first = range.rsplit([':', '-']).nth(1).expect("a port");
+        host.minirun(["port", name, "--rm", first]).ok();
+        host.minirun(["run", "-p", "20900:80", "busybox", "true"]).ok();
+        host.minirun(["port", name, "--add", range]).ok();
+        host.minirun(["run", "-p", "20900:80", "busybox", "true"]).fails(125);
+        host.minirun(["rm", "-f", name]).ok();
+        host.minirun(["run", "-p", "20900:80", "busybox", "true"]).ok();
+    }
+    let error = host.minirun(["run", "-p", "20000-20999:1-1000", "-p", "20900-21500:1-601", "busybox", "true"]).fails(125);
+    assert!(error.contains("twice"), "{error}");
+    host.remove_all();
+    host.settle();
+});
+
 host_test!(a_port_that_somebody_has, |host| {
     host.has_had_networks();
     let program = host.sh("exec busybox nc -l -p 8200").start();

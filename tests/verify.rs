@@ -196,6 +196,35 @@ host_test!(rules_are_compared_to_the_last_expression, |host| {
     host.settle();
 });
 
+host_test!(ports_that_a_holder_does_not_hear_are_told, |host| {
+    ground(host);
+    let user = host.member(&["--net=front", "-p", "[::1]:9000-9001:80-81/udp", "-p", "9002:7000"], "user");
+    fine(host);
+    let asked = || asks(By::Tcp, std::net::Ipv6Addr::LOCALHOST, 9002);
+    let mirror = Mirror::of(host, user.pid, PORTS);
+    assert!(asked().is_some());
+    // The kernel closes whose socket it is told to.
+    host.sh("ss -K -tln src '[::1]:9002'").ok();
+    assert!(asked().is_none());
+    for who in ["nobody", "another program"] {
+        let theirs = (who != "nobody").then(|| std::net::TcpListener::bind("[::1]:9002").expect("bind"));
+        let (code, lines) = verify(host);
+        let said = format!(
+            "user: port [::1]:9002/tcp: {who} listens there, and not its holder; minirun port user --rm 7000/tcp"
+        );
+        assert!(code == 1 && lines.contains(&said) && lines.lines().count() == 1, "{lines}");
+        assert_eq!(host.minirun(["network", "reload"]).run().code, 1);
+        drop(theirs);
+    }
+    let remedy = verify(host).1.split_once("; minirun").expect("a remedy").1.trim_end().to_owned();
+    host.sh(&format!("$MINIRUN {remedy}")).ok();
+    fine(host);
+    assert!(asked().is_some());
+    drop(mirror);
+    host.remove_networks(&["front", "back"]);
+    host.settle();
+});
+
 host_test!(what_is_gone_is_made_again, |host| {
     let web = ground(host);
     let link = link_of(host, "web");

@@ -137,6 +137,7 @@ impl Bundle {
             data_root,
             state,
             beside: None,
+            links: &[],
             dry,
         };
         let mut network = Network::decide(&request)?;

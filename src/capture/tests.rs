@@ -24,6 +24,7 @@ fn names() -> Names {
         mtu: 1500,
         aliases: vec!["sql".into()],
         spoof: false,
+        announced: false,
         rate: None,
         index: 0,
         port: std::collections::BTreeMap::new(),

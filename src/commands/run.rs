@@ -130,6 +130,7 @@ mod tests {
             index: 2,
             port: std::collections::BTreeMap::new(),
             spoof: false,
+            announced: false,
         };
         let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);
         let beside = Beside::Nothing;

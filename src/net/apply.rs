@@ -11,15 +11,19 @@ pub use self::advice::told;
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use ipnet::IpNet;
 use nix::libc;
 
 use super::explain;
+use super::foreign;
+use super::hub;
 use super::narrator::Narrator;
 use super::nft;
 use super::rtnl::{self, Request, Rtnl};
@@ -97,7 +101,8 @@ impl<'a> Applier<'a> {
         match group.first().map(way) {
             Some(Way::Rtnl(place)) => self.send(place, group)?,
             Some(Way::Nft) => {
-                commit_nft(group)?;
+                let directory = hub::directory(self.hub)?;
+                foreign::change::ours(&directory, || commit_nft(group))?;
                 self.done.extend_from_slice(group);
             }
             Some(Way::Sysctl) => {
@@ -129,8 +134,8 @@ impl<'a> Applier<'a> {
 
     /// Has the kernel catch up with the links that went up: a bridge passes nothing on to a port before it has noticed the
     /// carrier, and a link sends nothing before. It notices by a work queue, which on a busy machine is after the program's
-    /// first packet.
-    pub fn settle(&self) -> Result<()> {
+    /// first packet. Another one makes an IPv6 address its own, to which nothing gets before.
+    pub fn settle(&mut self) -> Result<()> {
         let look = |socket: &Rtnl, link: &str| {
             crate::sys::has_carrier(socket.as_fd(), link).with_context(|| format!("look at the carrier of `{link}`"))
         };
@@ -144,6 +149,12 @@ impl<'a> Applier<'a> {
                 Step::SetPort { link, bridge, .. } => look(self.hub, link).and(look(self.hub, bridge))?,
                 _ => continue,
             };
+        }
+        for step in &self.done {
+            if let Step::AddAddress { place, address: IpNet::V6(address), .. } = step {
+                let socket = if *place == Place::Hub { Some(&mut *self.hub) } else { self.container.as_mut() };
+                socket.map_or(Ok(()), |socket| until_local(socket, address.addr()))?;
+            }
         }
         Ok(())
     }
@@ -271,6 +282,7 @@ impl<'a> Applier<'a> {
             | Step::Lend { .. }
             | Step::AddTap { .. }
             | Step::Sysctl { .. }
+            | Step::Announce { .. }
             | Step::Nft(_)
             | Step::NftInside(_) => {
                 bail!("send a step by rtnetlink: it goes another way")
@@ -320,6 +332,15 @@ impl<'a> Applier<'a> {
     }
 }
 
+/// Waits until an address is the kernel's own; one that is not in the end (IPv6 is turned off there) is nobody's error.
+fn until_local(socket: &mut Rtnl, address: Ipv6Addr) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(1);
+    while !socket.is_local6(address)? && Instant::now() < end {
+        sleep(Duration::from_micros(100));
+    }
+    Ok(())
+}
+
 /// By which way a step reaches the kernel.
 #[derive(PartialEq, Eq)]
 enum Way {
@@ -339,7 +360,7 @@ fn way(step: &Step) -> Way {
         Step::Lend { .. } => Way::Lending,
         Step::DeleteLink { .. } => Way::Delete,
         Step::Sysctl { place: Place::Hub, .. } => Way::Sysctl,
-        Step::Sysctl { place: Place::Container, .. } | Step::NftInside(_) => Way::Inside,
+        Step::Sysctl { place: Place::Container, .. } | Step::Announce { .. } | Step::NftInside(_) => Way::Inside,
         other => Way::Rtnl(other.place()),
     }
 }

@@ -17,13 +17,13 @@ use super::apply::Applier;
 use super::look::lock;
 use super::mode::{Attachment, Mode};
 use super::names::Resolvers;
-use super::ports::delete;
+use super::ports::{delete, elements_of};
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
-use super::step::{PORT_OPTIONS, Step};
+use super::step::{PORT_OPTIONS, Place, Step};
 use super::table::Change;
 use super::wish::Wish;
-use super::{Network, Request, access, conntrack, nft};
+use super::{Network, Request, access, conntrack, hub, nft};
 use crate::error::refused;
 use crate::init::carry_out;
 use crate::sync::{self, FromChild};
@@ -42,6 +42,7 @@ impl Network {
         if self.interfaces.iter().any(|interface| interface.network == wish.network) {
             bail!("connect network `{}`: the container is on it", wish.network);
         }
+        let links = links_of(pid)?;
         let mode = Mode::Networks(vec![wish]);
         let resolvers = Resolvers::of_host().ipv4();
         let own = self.own.clone();
@@ -60,13 +61,14 @@ impl Network {
             data_root: &own.data_root,
             state: &own.state,
             beside: Some(self),
+            links: &links,
             dry: false,
         })?;
         added.prepare()?;
         let entering = &added;
         let sockets = in_namespace(pid, || entering.open_inside())?;
         added.attach(pid as u32, || Ok(sockets))?;
-        in_namespace(pid, || added.settings().try_for_each(|(key, value)| set(key, value)).map(|()| vec![]))?;
+        finish(pid, &added.steps)?;
         self.merge(added);
         Ok(())
     }
@@ -177,7 +179,7 @@ impl Network {
             return Err(error);
         }
         applier.commit();
-        self.published.extend(ports.iter().flat_map(|port| port.elements(&format!("minirun:{}", own.id))));
+        self.published.extend(elements_of(&ports, &own.id));
         conntrack::forget(&ports)?;
         Ok(ports)
     }
@@ -185,12 +187,11 @@ impl Network {
     /// Takes back the published ports that `which` says. Those that were.
     pub fn take_back(&mut self, which: impl Fn(&Port) -> bool) -> Result<Vec<Port>> {
         let gone: Vec<Port> = self.ports.iter().filter(|port| which(port)).cloned().collect();
-        let comment = format!("minirun:{}", self.own.id);
-        let elements: Vec<_> = gone.iter().flat_map(|port| port.elements(&comment)).collect();
-        delete(elements.iter().cloned().map(Change::DeleteElement).collect())?;
+        let directory = self.hub.as_ref().map(|hub| hub.directory.as_path());
+        delete(directory, elements_of(&gone, &self.own.id).into_iter().map(Change::DeleteElement).collect())?;
         conntrack::forget(&gone)?;
-        self.published.retain(|one| !elements.contains(one));
         self.ports.retain(|port| !gone.contains(port));
+        self.published = elements_of(&self.ports, &self.own.id);
         self.release_sockets(&gone);
         Ok(gone)
     }
@@ -201,6 +202,13 @@ impl Network {
             hub.relayed.retain(|relayed| !gone.contains(&relayed.port));
         }
     }
+}
+
+/// The names of the links in the network namespace of process `pid`.
+fn links_of(pid: i32) -> Result<Vec<String>> {
+    let socket = in_namespace(pid, || Ok(vec![Rtnl::open()?.into_fd()?]))?.pop();
+    let links = Rtnl::from_fd(socket.context("open a socket in the container's network")?).links()?;
+    Ok(links.iter().map(|message| hub::link(message).name).collect())
 }
 
 fn delete_link(rtnl: &mut Rtnl, link: &str) -> Result<()> {
@@ -221,8 +229,32 @@ pub(super) fn change_inside(pid: i32, changes: &[Change]) -> Result<()> {
     in_namespace(pid, || change().map(|()| vec![])).map(drop)
 }
 
+/// Whether it is the container's own process that does this at its start.
+pub(super) fn is_own(step: &Step) -> bool {
+    matches!(step, Step::Sysctl { place: Place::Container, .. } | Step::Announce { .. })
+}
+
+/// Does what the container's own process does at its start: settings, and telling the neighbours.
+pub(super) fn finish(pid: i32, steps: &[Step]) -> Result<()> {
+    let one = |step: &Step| match step {
+        Step::Sysctl { place: Place::Container, key, value } => set(key, value),
+        step => announce(step),
+    };
+    if !steps.iter().any(is_own) {
+        return Ok(());
+    }
+    in_namespace(pid, || steps.iter().try_for_each(one).map(|()| vec![])).map(drop)
+}
+
+/// Tells the neighbours of a link of the network namespace that this process is in.
+pub fn announce(step: &Step) -> Result<()> {
+    let Step::Announce { link, mac } = step else { return Ok(()) };
+    let told = Rtnl::open()?.batch(vec![rtnl::set_mac(link, *mac)]);
+    told.map_err(|refused| refused.error.context(format!("tell the neighbours of `{link}`")))
+}
+
 /// Writes a setting of the network namespace that this process is in.
-pub(super) fn set(key: &str, value: &str) -> Result<()> {
+fn set(key: &str, value: &str) -> Result<()> {
     let write = || OpenOptions::new().write(true).open(Path::new("/proc/sys").join(key))?.write_all(value.as_bytes());
     write().with_context(|| format!("set `{key}` to {value}"))
 }

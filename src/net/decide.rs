@@ -4,20 +4,18 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use ipnet::Ipv4Net;
 use nix::fcntl::FlockArg;
 
 use super::definition::Definition;
 use super::driver::{Beside, Driver};
 use super::hub::{self, View};
 use super::interface::host_link;
-use super::ipam::{self, Lease};
+use super::ipam;
 use super::lent::Lent;
 use super::look::{Look, lock};
-use super::network::{self, Bridge};
+use super::network::Bridge;
 use super::ports::{elements_of, free};
 use super::publish::{self, Port};
-use super::rate::Rates;
 use super::rtnl::Rtnl;
 use super::step::{Place, Step};
 use super::table::Change;
@@ -117,9 +115,11 @@ impl Network {
             let others = || there.iter().chain(&self.interfaces);
             let is_tap = |name: &String| taps.iter().any(|tap| tap.name == *name);
             let is_lent = |name: &String| lent.iter().any(|other| other == name);
-            let free = |name: &String| !is_tap(name) && !is_lent(name) && !others().any(|other| other.name == *name);
+            let is_own = |name: &String| request.links.contains(name);
+            let is_known = |name: &String| is_tap(name) || is_lent(name) || others().any(|other| other.name == *name);
+            let free = |name: &String| !is_known(name) && !is_own(name);
             let name = wish.ifname.clone().or_else(|| (at..).map(|number| format!("eth{number}")).find(free));
-            let mut interface = interface(wish, bridge, &lease, &hub.view);
+            let mut interface = Interface::on(bridge, wish, &lease, &hub.view);
             interface.default_route = way_out == Some(at);
             interface.default_route6 = way_out6 == Some(at);
             interface.name = name.unwrap_or_default();
@@ -137,6 +137,13 @@ impl Network {
             }
             if let Some(other) = others().find(|other| other.name == interface.name) {
                 bail!("use network `{}`: network `{}` has `{}` already", wish.network, other.network, other.name);
+            }
+            if is_own(&interface.name) {
+                let message = format!("use network `{}`: the container has a link `{}`", wish.network, interface.name);
+                return Err(refused(message, "ifname= gives another name, or leave it out"));
+            }
+            if interface.announced && definition.driver.has_bridge() && !request.dry {
+                lease.mix()?;
             }
             self.interfaces.push(interface);
             leases.push(lease);
@@ -179,7 +186,7 @@ impl Network {
             }
             has_way_out |= wish.gateway.is_some();
             has_way_out6 |= wish.gateway6.is_some();
-            self.steps.extend(self.lent[at].steps(wish));
+            self.steps.extend(self.lent[at].steps());
         }
         Ok(())
     }
@@ -192,7 +199,8 @@ impl Network {
         if !driver.has_bridge() {
             return Err(unpublished(&self.interfaces[at]));
         }
-        let taken = publish::take(wishes, &self.interfaces[at], &own.state, dry)?;
+        let place = publish::Place { state: &own.state, hub: &hub.directory, dry };
+        let taken = publish::take(wishes, &self.interfaces[at], place)?;
         hub.held.extend(taken.held);
         hub.relayed.extend(taken.relayed);
         let ports = taken.ports;
@@ -334,31 +342,6 @@ pub(super) fn default_route(attachments: &[Attachment], bridges: &[Bridge], ipv6
         }
     }
     best.map(|(at, _)| at)
-}
-
-/// An interface as far as its network says: its name in the container is not chosen yet.
-fn interface(wish: &Attachment, bridge: &Bridge, lease: &Lease, view: &View) -> Interface {
-    let definition = &bridge.definition;
-    let address = Ipv4Net::new_assert(lease.address, definition.gateway.prefix_len());
-    let address6 = definition.gateway6.zip(lease.address6);
-    Interface {
-        network: definition.name.clone(),
-        name: String::new(),
-        driver: definition.driver,
-        host: wish.host_ifname.clone().unwrap_or_default(),
-        mac: wish.mac.unwrap_or_else(|| bridge.mac(lease.address)),
-        address,
-        address6: address6.map(|(gateway, address)| network::same_network6(gateway, address)),
-        gateway: definition.router(),
-        default_route: false,
-        default_route6: false,
-        mtu: wish.mtu.unwrap_or_else(|| bridge.mtu(view)),
-        rate: (wish.rates != Rates::default()).then(|| wish.rates.to_string()),
-        aliases: wish.aliases.clone(),
-        index: 0,
-        spoof: wish.spoof,
-        port: wish.hairpin.then(|| ("hairpin".to_owned(), 1)).into_iter().collect(),
-    }
 }
 
 fn inside(key: &str, value: &str) -> Step {

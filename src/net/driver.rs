@@ -154,12 +154,23 @@ pub fn configure(view: &View, definition: &Definition, interface: &Interface) ->
     steps
 }
 
-/// The setting of a link in a container that is its own process's to make: nobody tells it about routers, and without an
-/// address of its own it has no IPv6 at all.
-pub fn settings(view: &View, interface: &Interface) -> Option<Step> {
+/// What the container's own process does for a link in it: nobody tells it about routers, and without an address of its own it
+/// has no IPv6 at all; and where neighbours may know its addresses by another hardware address, they are told.
+pub fn settings(view: &View, interface: &Interface) -> Vec<Step> {
+    let set = |version: &str, key: &str, value: &str| Step::Sysctl {
+        place: Place::Container,
+        key: format!("net/{version}/conf/{}/{key}", interface.name),
+        value: value.into(),
+    };
     let (key, value) = if interface.address6.is_some() { ("accept_ra", "0") } else { ("disable_ipv6", "1") };
-    let key = format!("net/ipv6/conf/{}/{key}", interface.name);
-    has_ipv6(view, interface).then(|| Step::Sysctl { place: Place::Container, key, value: value.into() })
+    let mut steps: Vec<Step> = has_ipv6(view, interface).then(|| set("ipv6", key, value)).into_iter().collect();
+    if interface.announced {
+        steps.push(set("ipv4", "arp_notify", "1"));
+        let ipv6 = has_ipv6(view, interface) && interface.address6.is_some();
+        steps.extend(ipv6.then(|| set("ipv6", "ndisc_notify", "1")));
+        steps.push(Step::Announce { link: interface.name.clone(), mac: interface.mac });
+    }
+    steps
 }
 
 /// A hardware address that follows from the IPv4 address: locally administered, the same whoever has the address, so that

@@ -112,6 +112,7 @@ pub fn commands(step: &Step, netns: &str) -> Vec<String> {
             let inside = if *place == Place::Container { format!("ip netns exec {netns} ") } else { String::new() };
             vec![format!("{inside}sysctl -qw {}", word(&format!("{key}={value}")))]
         }
+        Step::Announce { link, mac } => vec![format!("ip -n {netns} link set {link} address {}", colons(mac))],
         Step::Nft(change) => vec![format!("nft '{}'", nft(change))],
         Step::NftInside(change) => vec![format!("ip netns exec {netns} nft '{}'", nft(change))],
     }
@@ -275,6 +276,7 @@ pub fn deed(step: &Step) -> String {
         Step::AddTap { link, .. } => format!("add tap device `{link}`"),
         Step::AddDefaultRoute { gateway } => format!("add default route by `{gateway}`"),
         Step::Sysctl { key, value, .. } => format!("set `{key}` to {value}"),
+        Step::Announce { link, .. } => format!("tell the neighbours of `{link}`"),
         Step::Nft(change) | Step::NftInside(change) => match change {
             Change::AddTable => format!("add nftables table `inet {TABLE}`"),
             Change::DeleteTable => format!("delete nftables table `inet {TABLE}`"),

@@ -175,13 +175,16 @@ impl Intent {
         let names = !interfaces.is_empty();
         let part = Part { id: &record.id, interfaces: &interfaces, names, host_access: record.host_access };
         let mut steps = part.steps(&self.view, &bridges.iter().collect::<Vec<_>>());
-        steps.extend(tap::steps(&record.taps, MOST_INTERFACES as u32 + 2));
         let way_out = interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
         if let (false, Some(interface), Some(bridge)) =
             (record.ports.is_empty(), interfaces.get(way_out), bridges.get(way_out))
         {
             steps.extend(published(&record.ports, &interface.host, &bridge.definition.link, &record.id));
         }
+        for device in &record.lent {
+            steps.extend(device.steps());
+        }
+        steps.extend(tap::steps(&record.taps, MOST_INTERFACES as u32 + 2));
         // In a user namespace groups have other numbers, as the host sees them.
         let comparable =
             |key: &str| key.starts_with("net/") && !(record.inside.ids.is_some() && key.ends_with("/ping_group_range"));

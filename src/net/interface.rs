@@ -6,7 +6,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::driver::Driver;
+use super::driver::{Driver, same_network6};
+use super::hub::View;
+use super::ipam::Lease;
+use super::mode::Attachment;
+use super::network::Bridge;
 use super::rate::Rates;
 use super::rtnl::Mac;
 #[cfg(doc)]
@@ -30,6 +34,9 @@ pub struct Interface {
     pub address: Ipv4Net,
     /// The same of IPv6.
     pub address6: Option<Ipv6Net>,
+    /// Whether the neighbours are told of its hardware address, because they may know the addresses by another one.
+    #[serde(default)]
+    pub announced: bool,
     /// The network's router: the host's address there, or that of the LAN's; a cable has none.
     pub gateway: Option<Ipv4Addr>,
     /// Whether the default route leaves by it.
@@ -56,6 +63,39 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// One on a network, as far as that says: its name in the container is not chosen yet.
+    pub fn on(bridge: &Bridge, wish: &Attachment, lease: &Lease, view: &View) -> Self {
+        let definition = &bridge.definition;
+        let address6 = definition.gateway6.zip(lease.address6);
+        let usual = bridge.mac(lease.address);
+        let mac = wish.mac.unwrap_or(usual);
+        let announced = match definition.driver {
+            // Its address may have been anybody's.
+            Driver::Macvlan => true,
+            Driver::Ptp => false,
+            Driver::Bridge | Driver::Vxlan => mac != usual || wish.ip6.is_some() || lease.mixed,
+        };
+        Self {
+            network: definition.name.clone(),
+            name: String::new(),
+            driver: definition.driver,
+            host: wish.host_ifname.clone().unwrap_or_default(),
+            mac,
+            address: Ipv4Net::new_assert(lease.address, definition.gateway.prefix_len()),
+            address6: address6.map(|(gateway, address)| same_network6(gateway, address)),
+            announced,
+            gateway: definition.router(),
+            default_route: false,
+            default_route6: false,
+            mtu: wish.mtu.unwrap_or_else(|| bridge.mtu(view)),
+            rate: (wish.rates != Rates::default()).then(|| wish.rates.to_string()),
+            aliases: wish.aliases.clone(),
+            index: 0,
+            spoof: wish.spoof,
+            port: wish.hairpin.then(|| ("hairpin".to_owned(), 1)).into_iter().collect(),
+        }
+    }
+
     /// The host's address there, where the host is a member of the network.
     pub fn host(&self) -> Option<Ipv4Addr> {
         self.gateway.filter(|_| self.driver.has_bridge())

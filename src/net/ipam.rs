@@ -4,7 +4,7 @@
 //! network (of IPv6 in `leases6.NAME`). The kernel gives the lock back when its holder dies, however it dies, so nothing is
 //! ever left to be swept; and it is an open file description lock (fcntl(2)), so it also lasts over the clone of the
 //! container until its program runs. The file's content is the number that is tried next: an address rests for as long as
-//! possible before it is used again.
+//! possible before it is used again; and behind that, whether neighbours may know addresses by other hardware addresses.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,6 +20,9 @@ use super::definition::Definition;
 use crate::error::refused;
 use crate::state::open_private;
 
+/// Where a file of leases says that hardware addresses were not those that follow from the addresses.
+const MIXED: u64 = 4;
+
 /// Addresses that nobody else has for as long as this value, or a copy of its descriptors, lives.
 #[derive(Debug)]
 pub struct Lease {
@@ -27,13 +30,25 @@ pub struct Lease {
     pub address: Ipv4Addr,
     /// The IPv6 address, where the network has IPv6.
     pub address6: Option<Ipv6Addr>,
-    _locks: Vec<File>,
+    /// Whether addresses of the network have been used with other hardware addresses than those that follow from them.
+    pub mixed: bool,
+    locks: Vec<File>,
 }
 
 impl Lease {
     /// Holds a further lock for as long.
     pub fn hold(&mut self, lock: Option<File>) {
-        self._locks.extend(lock);
+        self.locks.extend(lock);
+    }
+
+    /// Remembers that this one is.
+    pub fn mix(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.mixed, true)
+            && let Some(file) = self.locks.first()
+        {
+            file.write_at(&[1], MIXED).context("write to the network's leases")?;
+        }
+        Ok(())
     }
 }
 
@@ -80,6 +95,7 @@ pub fn lease(
 ) -> Result<Lease> {
     check(network, wanted, wanted6)?;
     let (address, lock) = lease4(directory, network, wanted)?;
+    let mixed = is_mixed(&lock);
     let mut locks = vec![lock];
     let mut address6 = None;
     if let Some(gateway) = network.gateway6 {
@@ -87,7 +103,7 @@ pub fn lease(
         locks.push(lock);
         address6 = Some(address);
     }
-    Ok(Lease { address, address6, _locks: locks })
+    Ok(Lease { address, address6, mixed, locks })
 }
 
 fn lease4(directory: &Path, network: &Definition, wanted: Option<Ipv4Addr>) -> Result<(Ipv4Addr, File)> {
@@ -108,7 +124,8 @@ fn lease4(directory: &Path, network: &Definition, wanted: Option<Ipv4Addr>) -> R
         let number = first + ((u64::from(next - first) + step) % count) as u32;
         let found = address(pool, number);
         if !is_others(network, found.into()) && lock(&file, number.into()).with_context(failed)? {
-            file.write_at(&number.wrapping_add(1).to_ne_bytes(), 0)
+            let [a, b, c, d] = number.wrapping_add(1).to_ne_bytes();
+            file.write_at(&[a, b, c, d, is_mixed(&file).into()], 0)
                 .with_context(|| format!("write `{}`", path.display()))?;
             return Ok((found, file));
         }
@@ -205,8 +222,9 @@ pub fn peek(
     check(network, wanted, wanted6)?;
     let all = numbers(network);
     let pool = network.gateway.trunc();
-    let next = File::open(directory.join(format!("leases.{}", network.name))).ok().and_then(|file| next_number(&file));
-    let next = next.filter(|n| all.contains(n)).unwrap_or(*all.start());
+    let file = File::open(directory.join(format!("leases.{}", network.name))).ok();
+    let mixed = file.as_ref().is_some_and(is_mixed);
+    let next = file.as_ref().and_then(next_number).filter(|n| all.contains(n)).unwrap_or(*all.start());
     let address = wanted.unwrap_or_else(|| {
         let free = |number: &u32| !is_others(network, address(pool, *number).into());
         address(pool, (next..=*all.end()).find(free).unwrap_or(next))
@@ -215,7 +233,12 @@ pub fn peek(
         let same = u128::from(gateway.network()) + u128::from(number6(network, address));
         wanted6.unwrap_or(Ipv6Addr::from(same))
     });
-    Ok(Lease { address, address6, _locks: vec![] })
+    Ok(Lease { address, address6, mixed, locks: vec![] })
+}
+
+fn is_mixed(file: &File) -> bool {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, MIXED).is_ok() && byte == [1]
 }
 
 fn next_number(file: &File) -> Option<u32> {

@@ -216,6 +216,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             address: address.parse().unwrap(),
             address6: None,
+            announced: false,
             gateway: "10.0.0.1".parse().ok(),
             default_route: true,
             default_route6: false,

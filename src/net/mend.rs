@@ -20,7 +20,7 @@ use super::mode::Attachment;
 use super::rtnl::Rtnl;
 use super::step::Step;
 use super::table::{Change, Element};
-use super::{hub, nft, opened};
+use super::{foreign, hub, nft, opened};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -31,6 +31,8 @@ const AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub struct Mender {
     events: Option<Socket>,
+    /// How many transactions there were when it began to listen.
+    pub generation: Option<u32>,
     attachments: Vec<Attachment>,
     data_root: PathBuf,
     /// Its published ports.
@@ -40,16 +42,18 @@ pub struct Mender {
 impl Mender {
     /// Listens from now on.
     pub fn listen(attachments: Vec<Attachment>, data_root: PathBuf, elements: Vec<Element>) -> Result<Self> {
-        let open = || -> io::Result<Socket> {
+        let open = || -> io::Result<(Socket, Option<u32>)> {
             let mut events = Socket::new(NETLINK_NETFILTER)?;
-            crate::sys::attach_filter(events.as_fd(), &only_deletions())?;
             events.bind(&SocketAddr::new(0, 0))?;
+            // Before the filter, which lets no answer pass. A kernel without nftables counts none.
+            let generation = foreign::change::generation(&events).ok();
+            crate::sys::attach_filter(events.as_fd(), &only_deletions())?;
             events.add_membership(GROUP)?;
             events.set_non_blocking(true)?;
-            Ok(events)
+            Ok((events, generation))
         };
-        let events = open().context("listen to changes of nftables")?;
-        Ok(Self { events: Some(events), attachments, data_root, elements })
+        let (events, generation) = open().context("listen to changes of nftables")?;
+        Ok(Self { events: Some(events), generation, attachments, data_root, elements })
     }
 
     /// Readable when something was deleted.

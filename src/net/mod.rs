@@ -9,6 +9,7 @@ pub mod apply;
 pub mod args;
 pub mod bridge;
 pub mod change;
+mod claim;
 pub mod conntrack;
 mod decide;
 pub mod definition;
@@ -124,6 +125,8 @@ pub struct Request<'a> {
     pub state: &'a Path,
     /// The container's network as it is, where it is to have an interface more.
     pub beside: Option<&'a Network>,
+    /// The links that there are in it then, whoever made them.
+    pub links: &'a [String],
     /// Nothing is taken, and nothing will be made.
     pub dry: bool,
 }
@@ -212,11 +215,10 @@ impl Network {
             let mut applier = Applier::new(&mut hub.rtnl, 0);
             applier.told_to(self.narrator.as_mut());
             applier.apply(&self.host_steps)?;
+            applier.settle()?;
             applier.commit();
             self.narrator.iter_mut().for_each(Narrator::networks_are_made);
             tell_what_was_made(&hub.bridges, &hub.ground);
-            let made = hub.bridges.iter().filter(|bridge| bridge.link.is_none()).map(|bridge| &bridge.definition);
-            foreign::warn(&made.collect::<Vec<_>>());
         }
         for other in &self.again {
             hub.waiting.push(other.make(&mut hub.rtnl, self.narrator.as_mut())?);
@@ -272,9 +274,9 @@ impl Network {
 
     /// Tells of what the container's own process does, and of all together where that was asked for.
     pub fn tell_the_rest(&mut self) -> Result<()> {
+        let own: Vec<Step> = self.own_steps().cloned().collect();
         let Self { mode, host_steps, steps, again, narrator: Some(narrator), .. } = self else { return Ok(()) };
-        let settings = steps.iter().filter(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
-        narrator.tell_own(&settings.cloned().collect::<Vec<_>>())?;
+        narrator.tell_own(&own)?;
         if narrator.form == Explain::Sh {
             crate::error::tell(&Script { mode, container: Some(&narrator.netns), again, host_steps, steps }.text());
         }
@@ -303,6 +305,7 @@ impl Network {
             applier.told_to(self.narrator.as_mut());
             applier.enter(rtnl, sockets);
             applier.apply(&self.steps)?;
+            applier.settle()?;
             self.way_back = applier.commit().zip(kept.map(lent::Keeper::into_path));
             return Ok(());
         };
@@ -349,7 +352,8 @@ impl Network {
         if published.is_empty() {
             return back;
         }
-        delete(published.into_iter().map(Change::DeleteElement).collect())?;
+        let directory = self.hub.as_ref().map(|hub| hub.directory.as_path());
+        delete(directory, published.into_iter().map(Change::DeleteElement).collect())?;
         conntrack::forget(&self.ports).and(back)
     }
 
@@ -367,7 +371,13 @@ impl Network {
         lent::write_down(&self.lent, &self.mode, record);
     }
 
-    /// The settings that the container's own process makes.
+    /// What the container's own process does, in its order: settings, and telling the neighbours.
+    pub fn own_steps(&self) -> impl Iterator<Item = &Step> {
+        let settings = self.steps.iter().filter(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
+        settings.chain(self.steps.iter().filter(|step| matches!(step, Step::Announce { .. })))
+    }
+
+    /// The settings among that.
     pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
         self.steps.iter().filter_map(|step| match step {
             Step::Sysctl { place: Place::Container, key, value } => Some((key.as_str(), value.as_str())),

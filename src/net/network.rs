@@ -277,7 +277,9 @@ pub fn ground(
     Ground { missing, opened: closed, forgotten }
 }
 
-/// The settings of the host's own links that have to be turned on, so that packets find their way out and back.
+/// The settings of the host's own links that have to be turned on, so that packets find their way out and back. Links that
+/// somebody made by hand are among them: whoever is behind one may be a container's peer. They are shut again, and their guards
+/// taken away, by `system prune`, also where such a link is gone: one that comes back with its settings (`lent/`) is guarded still.
 fn closed(view: &View, bridges: &[&Bridge]) -> Vec<String> {
     let own = |link: &&Link| link.up && !link.loopback && !link.alias.starts_with("minirun:");
     let mut keys: Vec<String> =

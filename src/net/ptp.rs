@@ -21,7 +21,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use super::apply::Applier;
-use super::change::{in_namespace, set};
+use super::change::{finish, in_namespace, is_own};
 use super::definition::Definition;
 use super::driver::{configure, settings};
 use super::hub::{self, View};
@@ -261,15 +261,13 @@ impl Again {
         applier.told_to(narrator.as_deref_mut());
         applier.enter(Rtnl::from_fd(socket.context("open a socket in its network")?), vec![]);
         applier.apply(&self.steps)?;
+        applier.settle()?;
         applier.commit();
         let waiting = Waiting(self.link.clone());
-        for step in &self.steps {
-            let Step::Sysctl { place: Place::Container, key, value } = step else { continue };
-            let make = || in_namespace(self.pid, || set(key, value).map(|()| vec![])).map(drop);
-            match &mut narrator {
-                None => make()?,
-                Some(narrator) => narrator.tell(std::slice::from_ref(step), make)?,
-            }
+        let Some(narrator) = narrator else { return finish(self.pid, &self.steps).map(|()| waiting) };
+        for step in self.steps.iter().filter(|step| is_own(step)) {
+            let step = std::slice::from_ref(step);
+            narrator.tell(step, || finish(self.pid, step))?;
         }
         Ok(waiting)
     }

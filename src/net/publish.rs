@@ -4,6 +4,7 @@
 //! gets it, and the kernel gives it back however minirun ends. Packets never reach that socket, because the table leads them
 //! to the container before the host looks for one.
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,12 +13,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt};
 
 use super::Interface;
+use super::claim::Ports;
 use super::owner;
 pub use super::port::{Port, Protocol};
 use super::wish::{Range, Wish};
 use crate::error::refused;
 
-/// So many ports of a container are held by sockets; a range beyond that is looked up in the kernel's lists when it starts.
+/// So many ports of a container are held by sockets; what is beyond that is held by locks (`claim.rs`).
 const MOST_HELD: usize = 256;
 /// So many ports of one wish are relayed at most.
 const MOST_RELAYED: u16 = 64;
@@ -33,12 +35,23 @@ pub struct Taken {
     pub relayed: Vec<Relayed>,
 }
 
-/// A socket that holds a port of the host.
+/// What holds a port of the host: a socket, or the file of a lock.
 #[derive(Debug)]
 pub struct Held {
     /// What it holds a part of.
     pub port: Port,
-    _socket: OwnedFd,
+    _by: OwnedFd,
+}
+
+/// Where ports are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The state directory, which tells who has a port.
+    pub state: &'a Path,
+    /// The hub's directory.
+    pub hub: &'a Path,
+    /// Nothing is taken.
+    pub dry: bool,
 }
 
 /// A socket at which minirun itself takes what comes to a port of the host.
@@ -52,18 +65,19 @@ pub struct Relayed {
     pub target: SocketAddr,
 }
 
-/// Takes what is wanted, to be led to `interface`. With `dry` it is only looked at.
+/// Takes what is wanted, to be led to `interface`; in a dry place it is only looked at.
 ///
 /// Errors: a port is in use, by whom; an address that is not the host's; IPv6 on a network that has none.
-pub fn take(wishes: &[Wish], interface: &Interface, state: &Path, dry: bool) -> Result<Taken> {
+pub fn take(wishes: &[Wish], interface: &Interface, place: Place<'_>) -> Result<Taken> {
     let mut taken = Taken::default();
     for wish in wishes {
         for (host, port, count) in parts(wish) {
             let part = Part { wish, host, port, count };
             let before = taken.ports.len();
-            let sockets = taken.take(&part, interface, state)?;
-            if !dry {
+            let Bound { sockets, claims, .. } = taken.take(&part, interface, place)?;
+            if !place.dry {
                 sockets.into_iter().for_each(|(at, socket)| taken.keep(before, at, socket));
+                claims.into_iter().for_each(|(address, file)| taken.keep_claim(before, address, file));
             }
         }
     }
@@ -76,6 +90,17 @@ struct Part<'a> {
     host: Option<Range>,
     port: u16,
     count: u16,
+}
+
+/// A part of a wish that is taken.
+#[derive(Debug, Default)]
+struct Bound {
+    /// The first port.
+    first: u16,
+    /// What holds the ports, and where it is bound.
+    sockets: Vec<(SocketAddr, OwnedFd)>,
+    /// What holds those of an address that sockets do not.
+    claims: Vec<(IpAddr, File)>,
 }
 
 /// The parts of a wish: host ports (or any), the first port of the container, and how many.
@@ -98,12 +123,17 @@ impl Taken {
             let target = SocketAddr::new(port.target, port.port + (at.port() - port.host));
             self.relayed.push(Relayed { port, socket, target });
         } else if self.held.len() < MOST_HELD {
-            self.held.push(Held { port, _socket: socket });
+            self.held.push(Held { port, _by: socket });
         }
     }
 
-    /// Takes a part of a wish; the sockets that hold it, and where they are bound.
-    fn take(&mut self, part: &Part<'_>, interface: &Interface, state: &Path) -> Result<Vec<(SocketAddr, OwnedFd)>> {
+    fn keep_claim(&mut self, from: usize, address: IpAddr, file: File) {
+        let port = self.ports[from..].iter().find(|port| port.address == address).cloned();
+        self.held.extend(port.map(|port| Held { port, _by: file.into() }));
+    }
+
+    /// Takes a part of a wish.
+    fn take(&mut self, part: &Part<'_>, interface: &Interface, place: Place<'_>) -> Result<Bound> {
         let Part { wish, host, port, count } = *part;
         let addresses = addresses(wish, count, interface)?;
         let candidates: Vec<u16> = match host {
@@ -112,14 +142,14 @@ impl Taken {
         };
         let mut failed = None;
         for candidate in candidates {
-            match self.try_at(&addresses, candidate, count, wish.protocol, state) {
-                Ok((first, sockets)) => {
+            match self.try_at(&addresses, candidate, part, place) {
+                Ok(bound) => {
                     for address in &addresses {
                         let (target, address) = (target(*address, interface), *address);
-                        let port = Port { address, host: first, target, port, count, protocol: wish.protocol };
+                        let port = Port { address, host: bound.first, target, port, count, protocol: wish.protocol };
                         self.ports.push(port);
                     }
-                    return Ok(sockets);
+                    return Ok(bound);
                 }
                 Err(error) => failed = Some(error),
             }
@@ -127,39 +157,88 @@ impl Taken {
         Err(failed.unwrap_or_else(|| anyhow!("publish port `{port}`: no port of the host is free")))
     }
 
-    /// Binds `count` ports from `first` on at each of the addresses; 0 is any that is free at all of them. The first port.
-    fn try_at(
-        &self,
-        addresses: &[IpAddr],
-        first: u16,
-        count: u16,
-        protocol: Protocol,
-        state: &Path,
-    ) -> Result<(u16, Vec<(SocketAddr, OwnedFd)>)> {
-        let mut first = first;
-        let mut sockets = Vec::new();
+    /// Takes the ports from `first` on at each of the addresses; 0 is any that is free at all of them.
+    fn try_at(&self, addresses: &[IpAddr], first: u16, part: &Part<'_>, place: Place<'_>) -> Result<Bound> {
+        let (count, protocol) = (part.count, part.wish.protocol);
+        let held_by_sockets =
+            protocol != Protocol::Sctp && self.held.len() + usize::from(count) * addresses.len() <= MOST_HELD;
+        let mut bound = Bound { first, ..Bound::default() };
+        if first != 0 {
+            self.asked_twice(addresses, first, part)?;
+        }
+        // Before it is looked who has bound them: see `claim.rs`.
+        if first != 0 && !held_by_sockets {
+            bound.claims = claims(addresses, first, part, place)?;
+        }
         for offset in 0..count {
             for address in addresses {
-                let wanted =
-                    if first == 0 { 0 } else { first.checked_add(offset).context("publish ports: above 65535")? };
+                let wanted = if bound.first == 0 { 0 } else { bound.first + offset };
                 let address = SocketAddr::new(*address, wanted);
-                if let Some(other) = self.ports.iter().find(|other| clashes(other, address, protocol)) {
-                    bail!("publish port `{address}/{protocol}`: asked for twice, by {other} as well");
+                let Some((socket, port)) = hold(address, protocol, place.state)? else { continue };
+                if bound.first == 0 {
+                    bound.first = port;
                 }
-                let Some((socket, port)) = hold(address, protocol, state)? else { continue };
-                if first == 0 {
-                    first = port;
-                }
-                // Of a large range only the first ports are held; the others were free a moment ago.
-                if sockets.len() < MOST_HELD {
-                    sockets.push((SocketAddr::new(address.ip(), port), socket));
+                if bound.sockets.len() < MOST_HELD {
+                    bound.sockets.push((SocketAddr::new(address.ip(), port), socket));
                 }
             }
         }
-        if first == 0 {
+        if bound.first == 0 {
             bail!("publish a port of {protocol}: this kernel cannot choose one: give one, as -p 8080:80/{protocol}");
         }
-        Ok((first, sockets))
+        if held_by_sockets {
+            unclaimed(addresses, bound.first, part, place)?;
+        } else if first == 0 {
+            bound.claims = claims(addresses, bound.first, part, place)?;
+        }
+        Ok(bound)
+    }
+}
+
+impl Taken {
+    /// Refuses ports that another wish of the same container has.
+    fn asked_twice(&self, addresses: &[IpAddr], first: u16, part: &Part<'_>) -> Result<()> {
+        let protocol = part.wish.protocol;
+        for offset in 0..part.count {
+            let port = first.checked_add(offset).context("publish ports: above 65535")?;
+            for address in addresses.iter().map(|address| SocketAddr::new(*address, port)) {
+                if let Some(other) = self.ports.iter().find(|other| clashes(other, address, protocol)) {
+                    bail!("publish port `{address}/{protocol}`: asked for twice, by {other} as well");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Claims the ports of a part from `first` on, where they are not only looked at.
+fn claims(addresses: &[IpAddr], first: u16, part: &Part<'_>, place: Place<'_>) -> Result<Vec<(IpAddr, File)>> {
+    if place.dry {
+        return unclaimed(addresses, first, part, place).map(|()| vec![]);
+    }
+    let mut all = Vec::new();
+    for address in addresses {
+        match part.at(*address, first).claim(place.hub)? {
+            Ok(file) => all.push((*address, file)),
+            Err(port) => return Err(in_use(SocketAddr::new(*address, port), part.wish.protocol, place.state)),
+        }
+    }
+    Ok(all)
+}
+
+/// Refuses ports that another container has claimed.
+fn unclaimed(addresses: &[IpAddr], first: u16, part: &Part<'_>, place: Place<'_>) -> Result<()> {
+    for address in addresses {
+        if let Some(port) = part.at(*address, first).claimed(place.hub)? {
+            return Err(in_use(SocketAddr::new(*address, port), part.wish.protocol, place.state));
+        }
+    }
+    Ok(())
+}
+
+impl Part<'_> {
+    fn at(&self, address: IpAddr, first: u16) -> Ports {
+        Ports { address, protocol: self.wish.protocol, first, count: self.count }
     }
 }
 

@@ -109,6 +109,12 @@ pub fn reason(step: &Step) -> String {
         Step::Sysctl { key, .. } if key.ends_with("/route_localnet") => {
             "what is published on 127.0.0.1 reaches a container by this bridge, which the kernel else takes for a forgery".into()
         }
+        Step::Sysctl { key, .. } if key.ends_with("_notify") => {
+            "has the kernel tell the neighbours when the hardware address is set".into()
+        }
+        Step::Announce { .. } => {
+            "the same address again: neighbours that know this IP address by another one hear of it now".into()
+        }
         Step::Sysctl { .. } => "asked for by --sysctl".into(),
         Step::Nft(change) | Step::NftInside(change) => nft_reason(change).into(),
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::apply::Applier;
-use super::change::{change_inside, in_namespace, set};
+use super::change::{change_inside, finish, in_namespace};
 use super::definition::{Definition, Definitions};
 use super::difference::Difference;
 use super::hub;
@@ -21,7 +21,7 @@ use super::rtnl::Rtnl;
 use super::seen::Seen;
 use super::step::{Place, Step};
 use super::table::Change;
-use super::verify::{Kernel, differences};
+use super::verify::{Kernel, differences, unheard};
 use crate::state::ended_within;
 
 /// What came of a comparison.
@@ -145,7 +145,8 @@ impl Scope<'_> {
                 // Its end makes all of it go, and takes a moment.
                 Err(_) if ended_within(&process, 1000) => {}
                 of_it => {
-                    found.extend(of_it?.into_iter().map(|one| (Some(member.pid), one)));
+                    let all = of_it?.into_iter().chain(unheard(&member.found));
+                    found.extend(all.map(|one| (Some(member.pid), one)));
                     processes.push((member.pid, process));
                 }
             }
@@ -211,14 +212,7 @@ fn mend_container(rtnl: &mut Rtnl, pid: i32, steps: &[Step]) -> Result<()> {
         })
         .collect();
     change_inside(pid, &changes)?;
-    let inside = steps.iter().filter_map(|step| match step {
-        Step::Sysctl { place: Place::Container, key, value } => Some((key, value)),
-        _ => None,
-    });
-    let inside: Vec<_> = inside.collect();
-    if !inside.is_empty() {
-        in_namespace(pid, || inside.iter().try_for_each(|(key, value)| set(key, value)).map(|()| vec![]))?;
-    }
+    finish(pid, steps)?;
     applier.commit();
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! What was done for a container that runs, or for a network, told again: `explain` and `network explain`.
 //!
 //! The steps are derived from definitions and records as `network verify` derives them (`intent.rs`), as if nothing were made yet, so
-//! that they build the same on a host that has nothing. What only the kernel knows, where a link that was lent stands now, is asked of
-//! it. What differs from them is told beside them.
+//! that they build the same on a host that has nothing. What differs from them is told beside them.
 
 use std::path::Path;
 
@@ -12,14 +11,12 @@ use nix::fcntl::FlockArg;
 use super::definition::{Definition, Definitions};
 use super::hub;
 use super::intent::Intent;
-use super::lent::Device;
 use super::look::lock;
 use super::mode::{Attachment, DEFAULT, Mode};
 use super::opened::opened_before;
 use super::port::Port;
 use super::reload::Scope;
 use super::rtnl::Rtnl;
-use super::seen::Seen;
 use super::step::{Place, Step};
 use crate::error::refused;
 use crate::state::{Found, Record};
@@ -40,12 +37,12 @@ pub struct Retold {
 /// The network of a container that runs.
 pub fn container(found: &Found, root: &Path, data_root: &Path) -> Result<Retold> {
     let record = &found.record;
-    let Some(pid) = record.pid.filter(|_| found.status.lives()) else {
+    if record.pid.is_none() || !found.status.lives() {
         return Err(refused(
             format!("explain container `{}`: it does not run", record.name),
             "`minirun run --dry-run` prints what would be done for one",
         ));
-    };
+    }
     if let Some(mode) = joined(record) {
         return Ok(Retold { mode, host_steps: vec![], steps: vec![], differences: vec![] });
     }
@@ -69,20 +66,16 @@ pub fn container(found: &Found, root: &Path, data_root: &Path) -> Result<Retold>
         steps.retain(|step| *step != setting);
         steps.insert(at.min(steps.len()), setting);
     }
-    if !record.lent.is_empty() {
-        let inside = Seen::inside(pid, &[])?;
-        // Before the settings, as at the start.
-        let at = steps.iter().position(|step| matches!(step, Step::Sysctl { place: Place::Container, .. }));
-        let lent = record.lent.iter().flat_map(|device| lending(device, &inside));
-        let at = at.unwrap_or(steps.len());
-        steps.splice(at..at, lent.collect::<Vec<_>>());
-    }
     let attachments: Vec<_> = networks.iter().map(|network| Attachment::on(&network.name)).collect();
+    let names: Vec<String> = networks.iter().map(|one| one.name.clone()).collect();
+    let mut differences = differences(root, data_root, &names)?;
+    // Without a network all of them were looked at.
+    differences.retain(|(subject, _)| !names.is_empty() || *subject == record.name);
     Ok(Retold {
         mode: if attachments.is_empty() { Mode::None } else { Mode::Networks(attachments) },
         host_steps: intent.anew(&networks, &opened_before(&directory), &record.lent),
         steps,
-        differences: differences(root, data_root, &networks.iter().map(|one| one.name.clone()).collect::<Vec<_>>())?,
+        differences: differences.iter().map(line).collect(),
     })
 }
 
@@ -106,7 +99,11 @@ pub fn network(name: &str, root: &Path, data_root: &Path) -> Result<Retold> {
     let mode = Mode::Networks(vec![Attachment::on(name)]);
     let is_made = intent.networks.contains(&network);
     let differences = if is_made { differences(root, data_root, &[name.to_owned()])? } else { vec![] };
-    Ok(Retold { mode, host_steps, steps: vec![], differences })
+    Ok(Retold { mode, host_steps, steps: vec![], differences: differences.iter().map(line).collect() })
+}
+
+fn line((subject, what): &(String, String)) -> String {
+    format!("{subject}: {what}")
 }
 
 /// What lets a port that is published on 127.0.0.1 pass.
@@ -121,12 +118,10 @@ fn loopback_setting(record: &Record, networks: &[Definition]) -> Option<Step> {
     })
 }
 
-fn differences(root: &Path, data_root: &Path, names: &[String]) -> Result<Vec<String>> {
-    if names.is_empty() {
-        return Ok(vec![]);
-    }
+/// What differs of these networks and their members.
+fn differences(root: &Path, data_root: &Path, names: &[String]) -> Result<Vec<(String, String)>> {
     let report = Scope { root, data_root, names }.verify()?;
-    Ok(report.differences.iter().map(|(_, one)| format!("{}: {}", one.subject, one.what)).collect())
+    Ok(report.differences.into_iter().map(|(_, one)| (one.subject, one.what)).collect())
 }
 
 /// The namespace that a container is in, where that was there before it.
@@ -137,25 +132,4 @@ fn joined(record: &Record) -> Option<Mode> {
         Some(("ns", path)) => Mode::Namespace(path.into()),
         _ => return None,
     })
-}
-
-/// The steps by which a link came to where it is.
-fn lending(device: &Device, inside: &Seen) -> Vec<Step> {
-    let place = Place::Container;
-    let Some(link) = inside.links.iter().find(|link| link.index == device.index_inside()) else { return vec![] };
-    let name = link.name.clone();
-    let mut steps = vec![Step::Lend { device: Box::new(device.clone()), name: name.clone() }];
-    steps.extend((link.mtu != device.mtu()).then(|| Step::SetMtu { place, link: name.clone(), mtu: link.mtu }));
-    let is_own = |address: &ipnet::IpNet| match address.addr() {
-        std::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
-        std::net::IpAddr::V4(_) => true,
-    };
-    let addresses: Vec<_> =
-        inside.addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, one)| *one).collect();
-    let given = addresses.iter().filter(|address| is_own(address));
-    steps.extend(given.map(|address| Step::AddAddress { place, link: name.clone(), address: *address }));
-    steps.extend(link.up.then_some(Step::SetUp { place, link: name }));
-    let by_it = inside.gateways.iter().filter(|gateway| addresses.iter().any(|net| net.contains(*gateway)));
-    steps.extend(by_it.map(|gateway| Step::AddDefaultRoute { gateway: *gateway }));
-    steps
 }

@@ -16,7 +16,7 @@ use super::members::Members;
 use super::mend::Mender;
 use super::publish::Port;
 use super::relay::Relay;
-use super::{Network, publish};
+use super::{Network, foreign, publish};
 use crate::capture::Recorder;
 use crate::control::Control;
 
@@ -99,6 +99,12 @@ impl Network {
     pub fn services(&mut self) -> Result<Services> {
         let mut services = Services::default();
         self.refresh(&mut services)?;
+        if let (Some(hub), Some(rules)) = (&self.hub, &services.rules)
+            && let Some(generation) = rules.generation
+        {
+            let networks: Vec<_> = hub.bridges.iter().map(|bridge| &bridge.definition).collect();
+            foreign::change::watch(&hub.directory, &networks, generation);
+        }
         Ok(services)
     }
 

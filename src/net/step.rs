@@ -256,6 +256,13 @@ pub enum Step {
         /// What is written to it.
         value: String,
     },
+    /// The neighbours are told of a link's addresses. Its settings say so before that, and it is plugged in.
+    Announce {
+        /// The link's name in the container.
+        link: String,
+        /// Its hardware address, which stays: the kernel tells of one that is set.
+        mac: Mac,
+    },
     /// A change to the nftables table of the hub. Neighbouring ones are one transaction.
     Nft(Change),
     /// A change to the nftables table in the container's own namespace.
@@ -281,6 +288,7 @@ impl Step {
             | Self::AddDefaultRoute { .. }
             | Self::ReplaceDefaultRoute { .. }
             | Self::Rename { .. }
+            | Self::Announce { .. }
             | Self::NftInside(_) => Place::Container,
             Self::AddBridge { .. }
             | Self::SetAlias { .. }

@@ -4,10 +4,13 @@
 //! `network verify` and `network reload`. Nothing is changed here, and nothing asked: what there is stands in `seen.rs`.
 
 mod drivers;
+mod lent;
 mod links;
+mod relays;
 
 use std::collections::HashMap;
 
+pub use self::relays::unheard;
 use super::difference::{Difference, is_not, is_same, wrong_mac, wrong_option};
 use super::explain;
 use super::nft::dump::{Has, Whole};
@@ -101,6 +104,7 @@ impl<'a> Comparison<'a> {
                 });
                 link.and_then(|link| of(Place::Container, link))
             }
+            Step::Announce { link, .. } => of(Place::Container, link),
             Step::Sysctl { place, key, .. } => key.split('/').nth(3).and_then(|link| of(*place, link)),
             Step::SetAlias { link, .. }
             | Step::SetPort { link, .. }
@@ -159,9 +163,11 @@ impl<'a> Comparison<'a> {
             Step::AddVxlan { name, mtu, tunnel } => self.tunnel(step, name, *mtu, tunnel),
             Step::AddFlood { link, remote } => self.flood(step, link, *remote),
             Step::MoveLink { name, mac, mtu, .. } => self.plugged_end(step, name, (*mac, *mtu)),
-            // The name is looked at with the link, and what is deleted was in the way of one; a link that is lent may have become
-            // what its container made of it.
-            Step::Rename { .. } | Step::DeleteLink { .. } | Step::Lend { .. } => {}
+            // The name is looked at with the link, and what is deleted was in the way of one.
+            Step::Rename { .. } | Step::DeleteLink { .. } => {}
+            // What was told leaves nothing to be seen.
+            Step::Announce { .. } => {}
+            Step::Lend { device, name } => self.lent(step, device, name),
             // The end that waited is plugged in.
             Step::SetAlias { link, .. } if self.is_plugged(link) => {}
             Step::Shape { place, link, rate, .. } => self.rate(step, (*place, link), rate.bytes),

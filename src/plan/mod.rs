@@ -27,6 +27,7 @@ use crate::cli::RunArgs;
 use crate::error::warn;
 use crate::image::Image;
 use crate::log;
+use crate::net::names::Resolvers;
 use crate::net::{Network, Request};
 use crate::options;
 use crate::sandbox::cgroup;
@@ -136,65 +137,37 @@ impl Plan {
         if args.openings.privileged {
             warn(PRIVILEGED);
         }
-        let Options {
-            mode,
-            publish,
-            mut taps,
-            id,
-            name,
-            hostname,
-            mut mounts,
-            openings,
-            limits,
-            capabilities,
-            security,
-            sysctls,
-            hosts,
-            env,
-        } = Options::of(args, again)?;
-        let namespaces = Namespaces::find(&args.openings, &mode, state)?;
-        let hostname = namespaces.hostname()?.unwrap_or(hostname);
+        let mut options = Options::of(args, again)?;
+        let namespaces = Namespaces::find(&args.openings, &options.mode, state)?;
+        let hostname = namespaces.hostname()?.unwrap_or_else(|| options.hostname.clone());
         let (label, lower, image, words) = root(args, data_root, !dry)?;
         let config = image.as_ref().map(|image| &image.config);
         let exposed = config.and_then(|config| config.exposed_ports().clone()).unwrap_or_default();
-        let publish = if exposed.is_empty() { publish } else { args.network.wishes(&exposed)? };
+        if !exposed.is_empty() {
+            options.publish = args.network.wishes(&exposed)?;
+        }
         let argv = argv(args, config, words).with_context(|| format!("run `{label}`"))?;
         let root = open_directory(&lower)?;
         let spec = args.user.as_ref().or(config.and_then(|config| config.user().as_ref()));
         let user = user::find(root.as_fd(), spec.map_or("", String::as_str))?;
         let from_image = config.and_then(|config| config.env().as_deref()).unwrap_or_default();
-        let userns = UserNamespace::find(args.openings.userns, &user, &mut mounts)?;
+        let userns = UserNamespace::find(args.openings.userns, &user, &mut options.mounts)?;
         let owner = userns.as_ref().map_or(user.uid, |ids| ids.host_uid(user.uid));
-        taps.iter_mut().for_each(|tap| tap.owner = owner);
-        let arguments = args.detach.then(|| args.to_be_repeated(&env)).transpose()?;
-        let env = merge_environment(&hostname, &user, args.tty, from_image, &env)?;
+        options.taps.iter_mut().for_each(|tap| tap.owner = owner);
+        let arguments = args.detach.then(|| args.to_be_repeated(&options.env)).transpose()?;
+        let env = merge_environment(&hostname, &user, args.tty, from_image, &options.env)?;
         let workdir = workdir(args, config)?;
-        let log_directory = data_root.join("logs").join(&id);
+        let log_directory = data_root.join("logs").join(&options.id);
         let id_files = [args.cidfile.clone(), args.pidfile.clone()];
         let detach_keys = DetachKeys::parse(args.detach_keys.as_deref().unwrap_or(DETACH_KEYS))?;
         let log = log::Options::parse(&args.log_opt)?;
-        let cgroup = cgroup::Limits::of(&args.limits)?.map(|limits| limits.plan(&id)).transpose()?;
+        let cgroup = cgroup::Limits::of(&args.limits)?.map(|limits| limits.plan(&options.id)).transpose()?;
         let mut record = begin_record(args, &log_directory, config, again)?;
-        let filter = security.seccomp.filter(&capabilities)?;
+        let filter = options.security.seccomp.filter(&options.capabilities)?;
 
-        let resolvers = resolvers(&mode);
-        let network = Network::decide(&Request {
-            mode: &mode,
-            id: &id,
-            runs: record.runs,
-            sysctls: &sysctls,
-            resolvers: &resolvers.ipv4(),
-            servers: &args.network.dns,
-            search: &resolvers.search(&args.network.dns_search),
-            publish: &publish,
-            lent: &args.network.lent()?,
-            taps: &taps,
-            host_access: args.network.host_access,
-            data_root,
-            state,
-            beside: None,
-            dry,
-        })?;
+        let resolvers = resolvers(&options.mode);
+        let network = decide_network(args, &options, record.runs, &resolvers, (data_root, state), dry)?;
+        let Options { id, name, mounts, openings, limits, capabilities, security, hosts, .. } = options;
         let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
         record.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         network.write_down(&mut record);
@@ -306,7 +279,7 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
     if args.bundle.is_some() {
         return bundle::network_of(args, data_root, state);
     }
-    let options = Options::of(args, None)?;
+    let mut options = Options::of(args, None)?;
     let user = match root(args, data_root, false) {
         Err(error) if !is_busybox(args) => return Err(error),
         Err(_) => None,
@@ -316,25 +289,38 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
             Some(user::find(open_directory(&lower)?.as_fd(), spec.map_or("", String::as_str))?)
         }
     };
-    let Options { mode, publish, mut taps, id, sysctls, name, .. } = options;
-    taps.iter_mut().for_each(|tap| tap.owner = user.as_ref().map_or(0, |user| user.uid));
-    let resolvers = resolvers(&mode).ipv4();
-    let request = Request {
-        mode: &mode,
-        id: &id,
-        runs: 0,
-        sysctls: &sysctls,
-        resolvers: &resolvers,
-        servers: &[],
-        search: &[],
-        publish: &publish,
-        lent: &args.network.lent()?,
-        taps: &taps,
+    options.taps.iter_mut().for_each(|tap| tap.owner = user.as_ref().map_or(0, |user| user.uid));
+    let resolvers = resolvers(&options.mode);
+    let network = decide_network(args, &options, 0, &resolvers, (data_root, state), true)?;
+    Ok((options.name, network))
+}
+
+/// Decides the network that the options ask for; the directories are those of data and of state.
+fn decide_network(
+    args: &RunArgs,
+    options: &Options,
+    runs: u32,
+    resolvers: &Resolvers,
+    (data_root, state): (&Path, &Path),
+    dry: bool,
+) -> Result<Network> {
+    let Options { mode, publish, taps, id, sysctls, .. } = options;
+    Network::decide(&Request {
+        mode,
+        id,
+        runs,
+        sysctls,
+        resolvers: &resolvers.ipv4(),
+        servers: &args.network.dns,
+        search: &resolvers.search(&args.network.dns_search),
+        publish,
         host_access: args.network.host_access,
+        lent: &args.network.lent()?,
+        taps,
         data_root,
         state,
         beside: None,
-        dry: true,
-    };
-    Ok((name, Network::decide(&request)?))
+        links: &[],
+        dry,
+    })
 }

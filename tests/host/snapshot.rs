@@ -280,10 +280,12 @@ impl Snapshot {
             if kind.is_symlink() {
                 value += &format!(" to={}", fs::read_link(&path).unwrap_or_default().display());
             } else if kind.is_file() {
-                // What a file of leases holds is the address to try next, which moves on; the leases are locks on it.
-                let moves = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("leases"));
-                let contents = if moves { 0 } else { contents(&path, about.size()) };
-                value += &format!(" size={} contents={contents:x}", about.size());
+                // What a file of leases holds is the address to try next, which moves on; the leases are locks on it. And rules
+                // are counted by each change of them.
+                let is = |begin: &str| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(begin));
+                let contents = if is("leases") || is("foreign") { 0 } else { contents(&path, about.size()) };
+                let size = if is("foreign") { 0 } else { about.size() };
+                value += &format!(" size={size} contents={contents:x}");
             } else if kind.is_char_device() || kind.is_block_device() {
                 value += &format!(" device={:x}", about.rdev());
             }

@@ -3,6 +3,7 @@
 //! All rules of a table lie one after the other. A chain of a user begins with a rule whose target is `ERROR` and its name, a
 //! jump is the place of the rule to go on with, and a base chain ends with a rule for everything, which is its policy.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, UdpSocket};
 
 use super::packet::Packet;
@@ -34,6 +35,10 @@ struct Layout {
 const IPV4: Layout = Layout { address: 4, offsets: 88, head: 112, protocol: 80, flags: 82, inverted: 83, goto: 2 };
 const IPV6: Layout = Layout { address: 16, offsets: 140, head: 168, protocol: 128, flags: 131, inverted: 132, goto: 4 };
 
+/// Each version: what lists its tables, an address that a socket of it binds to, its name, and where things are.
+const FAMILIES: [(&str, &str, &str, Layout); 2] =
+    [("/proc/net/ip_tables_names", "0.0.0.0:0", "ip", IPV4), ("/proc/net/ip6_tables_names", "[::]:0", "ip6", IPV6)];
+
 /// A rule.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -45,9 +50,7 @@ pub struct Entry {
 /// The tables that there are in this network namespace; none is made by asking.
 pub fn tables() -> Vec<Table> {
     let mut tables = Vec::new();
-    let families =
-        [("/proc/net/ip_tables_names", "0.0.0.0:0", "ip", IPV4), ("/proc/net/ip6_tables_names", "[::]:0", "ip6", IPV6)];
-    for (list, any, family, layout) in families {
+    for (list, any, family, layout) in FAMILIES {
         let names = std::fs::read_to_string(list).unwrap_or_default();
         // A socket of the family, whatever it is for, is how they are asked.
         let Some(socket) = names.lines().next().and_then(|_| UdpSocket::bind(any).ok()) else { continue };
@@ -58,6 +61,28 @@ pub fn tables() -> Vec<Table> {
         }
     }
     tables
+}
+
+/// A number for the rules that filter, but for their counters; 0 where there are none.
+pub fn fingerprint() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let mut any = false;
+    for (list, any_address, family, layout) in FAMILIES {
+        let names = std::fs::read_to_string(list).unwrap_or_default();
+        for name in names.lines().filter(|name| *name != "nat") {
+            let Ok(raw) = UdpSocket::bind(any_address).and_then(|socket| ip_table(&socket, family == "ip6", name))
+            else {
+                continue;
+            };
+            any = true;
+            (family, name, raw.begins, raw.ends).hash(&mut hasher);
+            for (_, entry) in cut(&raw, layout) {
+                let counters = layout.head - 16;
+                (&entry[..counters], &entry[layout.head..]).hash(&mut hasher);
+            }
+        }
+    }
+    if any { hasher.finish() } else { 0 }
 }
 
 /// What its target is called, and what follows its name.

@@ -4,8 +4,9 @@
 //! minirun's own table says. So for each way that a container's packets take, the first packet of a connection is asked
 //! through all chains but minirun's: those of nftables, which iptables writes to nowadays, and those of the older ip_tables.
 //!
-//! Called by `doctor`, and where a bridge is made or a network defined: on the way of no other start.
+//! Called by `doctor`, where a network is defined, and where a container starts on a bridge and they have changed (`change.rs`).
 
+pub mod change;
 mod expression;
 mod legacy;
 pub mod packet;
@@ -224,6 +225,7 @@ pub fn warn(networks: &[&Definition]) {
     let hard = |one: &&Obstacle| one.hook == "forward" && !one.dropper.doubt;
     if let Some(one) = obstacles.iter().find(hard) {
         let (place, rule, what) = (one.place(), one.rule(), one.what());
-        crate::error::warn(&format!("another program's {place}: {rule} {what}; see `minirun doctor`"));
+        let remedy = one.remedy.as_ref().map(|remedy| format!("`{remedy}` lets them pass, ")).unwrap_or_default();
+        crate::error::warn(&format!("another program's {place}: {rule} {what}; {remedy}see `minirun doctor`"));
     }
 }

@@ -33,6 +33,9 @@ const OTHER_NAME: &str = "lent%d";
 pub struct Device {
     /// Its name.
     pub name: String,
+    /// What was asked for. (Earlier records do not say.)
+    #[serde(default)]
+    wish: Option<Lent>,
     index: u32,
     /// Its index in the container.
     inside: u32,
@@ -52,11 +55,12 @@ pub fn look(rtnl: &mut Rtnl, wishes: &[Lent]) -> Result<Vec<Device>> {
     if wishes.len() > MOST {
         bail!("lend `{}`: a container has {MOST} links of the host's at most", wishes[MOST].device);
     }
-    wishes.iter().zip(FIRST..).map(|(wish, inside)| Device::look(rtnl, &wish.device, inside)).collect()
+    wishes.iter().zip(FIRST..).map(|(wish, inside)| Device::look(rtnl, wish, inside)).collect()
 }
 
 impl Device {
-    fn look(rtnl: &mut Rtnl, name: &str, inside: u32) -> Result<Self> {
+    fn look(rtnl: &mut Rtnl, wish: &Lent, inside: u32) -> Result<Self> {
+        let name = &wish.device;
         let failed = |why: &str| format!("lend `{name}`: {why}");
         let Some(link) = rtnl.link_called(name)? else {
             return Err(refused(
@@ -80,7 +84,8 @@ impl Device {
             return Err(refused(failed("the host's default route leaves by it"), "give another one, or use a network"));
         }
         let mut device = Self {
-            name: name.to_owned(),
+            name: name.clone(),
+            wish: Some(wish.clone()),
             index,
             inside,
             up: link.header.flags.contains(LinkFlags::Up),
@@ -104,8 +109,19 @@ impl Device {
         }
     }
 
+    /// Its name in the container.
+    pub fn name_inside(&self) -> &str {
+        self.wish.as_ref().map_or(&self.name, Lent::name)
+    }
+
+    /// The same link where it stands on the host now: called otherwise, with another number.
+    pub fn standing(&self, name: &str, index: u32) -> Self {
+        Self { name: name.to_owned(), index, ..self.clone() }
+    }
+
     /// The steps that lend it.
-    pub fn steps(&self, wish: &Lent) -> Vec<Step> {
+    pub fn steps(&self) -> Vec<Step> {
+        let Some(wish) = &self.wish else { return vec![] };
         let (place, link) = (Place::Container, wish.name().to_owned());
         let mut steps = vec![Step::Lend { device: Box::new(self.clone()), name: link.clone() }];
         steps.extend(wish.mtu.map(|mtu| Step::SetMtu { place, link: link.clone(), mtu }));
@@ -139,9 +155,9 @@ impl Device {
         all
     }
 
-    /// Its MTU on the host, in bytes.
-    pub fn mtu(&self) -> u32 {
-        self.mtu
+    /// Its hardware address on the host.
+    pub fn mac(&self) -> Option<Mac> {
+        self.mac
     }
 
     /// Its index in the container.

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 
 pub use self::device::{Device, look};
 pub use self::keep::{Keeper, bring_back, keep_for, recover};
@@ -21,7 +22,7 @@ use super::{Mode, Request, mode};
 use crate::state::Record;
 
 /// A link that is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lent {
     /// Its name on the host.
     pub device: String,

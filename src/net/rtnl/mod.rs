@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::libc;
@@ -303,12 +303,21 @@ impl Rtnl {
 
     /// [`route_to`](Self::route_to) for IPv6.
     pub fn route_to6(&mut self, destination: Ipv6Addr) -> Result<Option<u32>> {
+        Ok(self.route6(destination)?.and_then(|route| outgoing(&route)))
+    }
+
+    /// Whether the kernel takes what is sent to an IPv6 address for its own.
+    pub fn is_local6(&mut self, address: Ipv6Addr) -> Result<bool> {
+        Ok(self.route6(address)?.is_some_and(|route| route.header.kind == RouteType::Local))
+    }
+
+    fn route6(&mut self, destination: Ipv6Addr) -> Result<Option<RouteMessage>> {
         let mut question = RouteMessage::default();
         question.header.address_family = AddressFamily::Inet6;
         question.header.destination_prefix_length = 128;
         question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(destination)));
         let answer = self.get(RouteNetlinkMessage::GetRoute(question)).context("find the route out")?;
-        Ok(answer.and_then(as_route).and_then(|route| outgoing(&route)))
+        Ok(answer.and_then(as_route))
     }
 
     /// The index of the link called `name`, `None` where there is no such link.

@@ -42,11 +42,7 @@ impl<'a> Comparison<'a> {
 
     /// The name, the MTU and the hardware address of a link in the container.
     fn inside(&mut self, step: &Step, link: &Link, name: &str, (mac, mtu): (Option<Mac>, u32)) {
-        if link.name != name {
-            let mend = Step::Rename { link: link.name.clone(), name: name.to_owned() };
-            self.differ(step, format!("link {name}: called {}", link.name), vec![mend]);
-            self.called.insert(name.to_owned(), link.name.clone());
-        }
+        self.renamed(step, link, name);
         if let Some(wrong) = is_not("MTU", &link.mtu, &mtu) {
             let mend = Step::SetMtu { place: Place::Container, link: name.to_owned(), mtu };
             self.differ(step, format!("link {name}: {wrong}"), vec![mend]);

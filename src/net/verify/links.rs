@@ -97,11 +97,7 @@ impl Comparison<'_> {
             self.lost.extend(ends.map(|end| (end, at)));
             return;
         };
-        if end.name != peer {
-            let mend = Step::Rename { link: end.name.clone(), name: peer.to_owned() };
-            self.differ(step, format!("link {peer}: called {}", end.name), vec![mend]);
-            self.called.insert(peer.to_owned(), end.name.clone());
-        }
+        self.renamed(step, end, peer);
         for (place, name, link) in [(Place::Hub, host, link), (Place::Container, peer, end)] {
             if let Some(wrong) = is_not("MTU", &link.mtu, &mtu) {
                 let mend = Step::SetMtu { place, link: name.to_owned(), mtu };
@@ -111,6 +107,15 @@ impl Comparison<'_> {
         if let Some(wrong) = wrong_mac(end, mac) {
             let mend = Step::SetMac { place: Place::Container, link: peer.to_owned(), mac };
             self.differ(step, format!("link {peer}: {wrong}"), vec![mend]);
+        }
+    }
+
+    /// A link in the container that may have another name than it should.
+    pub(super) fn renamed(&mut self, step: &Step, link: &Link, name: &str) {
+        if link.name != name {
+            let mend = Step::Rename { link: link.name.clone(), name: name.to_owned() };
+            self.differ(step, format!("link {name}: called {}", link.name), vec![mend]);
+            self.called.insert(name.to_owned(), link.name.clone());
         }
     }
 
