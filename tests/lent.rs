@@ -197,7 +197,6 @@ host_test!(a_link_that_is_not_as_it_was_lent_is_found_and_mended, within 120, |h
         (web, "ip link set lan0 name other", "web: link lan0: called other"),
         (web, "ip link set lan0 netns 1 name eth9", "web: link lan0: not there, but on the host as eth9"),
         (web, "ip link set lan0 netns 1", "web: link lan0: not there, but on the host as lan0"),
-        (both, "nft delete element inet minirun members4 '{ \"wan0\" . 0.0.0.0/0 }'", "both: nftables set without members4"),
         (both, "ip link set wan0 netns 1", "both: link wan0: not there, but on the host as wan0"),
     ] {
         host.sh(&format!("nsenter -t {pid} -n {command}")).ok();

@@ -8,6 +8,7 @@
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::definition::Definition;
 use super::program::{
     DROP, Draft, IPV4, IPV6, Instruction, LOAD_HALF, LOAD_WORD, MARK, NETWORK, PASS, TRANSPORT6, To, VLAN_TAG,
 };
@@ -23,6 +24,11 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// That of a network.
+    pub fn of(network: &Definition) -> Self {
+        Self { net: network.gateway.trunc(), net6: network.gateway6.map(|net| net.trunc()) }
+    }
+
     /// Passes all but IPv4 and IPv6; those from these networks, from a link-local address or with the mark of the rules. What
     /// is in a VLAN is no packet of the network.
     pub fn program(&self) -> Vec<Instruction> {

@@ -10,9 +10,10 @@ use anyhow::{Result, bail};
 use super::Interface;
 use super::definition::Definition;
 use super::driver::{Beside, configure, settings};
+use super::guard::Guard;
 use super::hub::{self, View};
 use super::mode::Attachment;
-use super::network::{Bridge, filter};
+use super::network::Bridge;
 use super::program::{Direction, Filter};
 use super::rtnl::Rtnl;
 use super::step::{MACVLAN_MODES, Place, Step};
@@ -107,8 +108,8 @@ pub fn attach(bridge: &Bridge, view: &View, interface: &Interface) -> Vec<Step> 
     }];
     if bridge.definition.internal {
         // On a LAN nothing is published, and who is behind its router is let in like the rest of it, but here. Before it is up.
-        let guard = Filter::Guard(bridge.guard());
-        steps.extend(filter(Place::Container, &interface.name, Direction::In, guard));
+        let guard = Filter::Guard(Guard::of(&bridge.definition));
+        steps.extend(guard.at(Place::Container, &interface.name, Direction::In));
     }
     steps.extend(configure(view, &bridge.definition, interface));
     steps.extend(settings(view, interface));

@@ -48,6 +48,7 @@ pub mod reason;
 pub mod relay;
 pub mod reload;
 pub mod removal;
+mod request;
 pub mod retold;
 pub mod rtnl;
 pub mod rules;
@@ -64,9 +65,9 @@ pub mod wire;
 pub mod wish;
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -75,61 +76,24 @@ use self::apply::Applier;
 use self::hub::View;
 pub use self::interface::Interface;
 use self::ipam::Lease;
-use self::lent::{Device, Lent};
+use self::lent::Device;
 use self::look::tell_what_was_made;
 pub use self::mode::{Attachment, Mode, Net};
 use self::narrator::{Explain, Narrator};
 use self::network::{Bridge, Ground};
 use self::ports::delete;
 use self::publish::Port;
+pub use self::request::Request;
 use self::rtnl::Rtnl;
 use self::script::Script;
 use self::step::{Place, Step};
 use self::table::{Change, Element};
 use self::tap::Tap;
-use self::wish::Wish;
 use crate::state::Record;
 
 /// Where a container's name server listens, so that port 53 is left to the container's own programs: a port above those
 /// that the kernel chooses and below none that has a name.
 pub const NAMES_PORT: u16 = 41053;
-
-/// What a network is decided from.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// What `--net` said.
-    pub mode: &'a Mode,
-    /// The container's ID.
-    pub id: &'a str,
-    /// How often it has run before.
-    pub runs: u32,
-    /// `--sysctl`, the keys as files below /proc/sys.
-    pub sysctls: &'a [(String, String)],
-    /// The host's resolvers, which a range of addresses must not cover.
-    pub resolvers: &'a [Ipv4Addr],
-    /// `--dns`.
-    pub servers: &'a [IpAddr],
-    /// The domains that the container looks names up in.
-    pub search: &'a [String],
-    /// `-p`.
-    pub publish: &'a [Wish],
-    /// `--host-access`.
-    pub host_access: bool,
-    /// Links of the host that are lent.
-    pub lent: &'a [Lent],
-    /// `--tap`.
-    pub taps: &'a [Tap],
-    /// Where the networks are defined.
-    pub data_root: &'a Path,
-    /// The state directory.
-    pub state: &'a Path,
-    /// The container's network as it is, where it is to have an interface more.
-    pub beside: Option<&'a Network>,
-    /// The links that there are in it then, whoever made them.
-    pub links: &'a [String],
-    /// Nothing is taken, and nothing will be made.
-    pub dry: bool,
-}
 
 /// Whose a network is, for what is made later.
 #[derive(Debug, Clone)]

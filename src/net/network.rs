@@ -132,7 +132,7 @@ impl Bridge {
                 }
             }
             // Before it is up, and before the rules.
-            missing.extend(filter(Place::Hub, name, Direction::Out, Filter::Guard(self.guard())));
+            missing.extend(Filter::Guard(Guard::of(&self.definition)).at(Place::Hub, name, Direction::Out));
             missing.push(Step::SetAlias { link: name.clone(), alias: self.definition.alias() });
         }
         let address = |address: IpNet| Step::AddAddress { place: Place::Hub, link: name.clone(), address };
@@ -145,12 +145,6 @@ impl Bridge {
             missing.extend(vxlan::missing(view, &self.definition, tunnel, self.link.as_ref()));
         }
         missing
-    }
-
-    /// What keeps strangers out.
-    pub(super) fn guard(&self) -> Guard {
-        let Definition { gateway, gateway6, .. } = self.definition;
-        Guard { net: gateway.trunc(), net6: gateway6.map(|net| net.trunc()) }
     }
 
     /// The settings by which its containers' packets are passed on, that are not made yet.
@@ -185,7 +179,7 @@ impl Bridge {
             // Before the link is up: no frame is not looked at.
             let (address, address6) = (interface.address.addr(), interface.address6.map(|net| net.addr()));
             let origin = Origin { mac: interface.mac, address, address6 };
-            steps.extend(filter(hub, host, Direction::In, Filter::Origin(origin)));
+            steps.extend(Filter::Origin(origin).at(hub, host, Direction::In));
         }
         if has_ipv6(view, interface) {
             steps.push(Step::NoLinkLocal { place: hub, link: host.clone() });
@@ -206,14 +200,6 @@ impl Bridge {
         steps.extend(settings(view, interface));
         steps
     }
-}
-
-/// The steps by which `filter` looks at each frame of a link.
-pub(super) fn filter(place: Place, link: &str, direction: Direction, filter: Filter) -> [Step; 2] {
-    [
-        Step::AddEntrance { place, link: link.to_owned(), direction },
-        Step::AddFilter { place, link: link.to_owned(), direction, filter },
-    ]
 }
 
 /// Whether a killed command began to make the bridge: it is down and has the hardware address that follows from the gateway's.

@@ -6,6 +6,7 @@
 
 use super::guard::Guard;
 use super::origin::Origin;
+use super::step::{Place, Step};
 
 /// What decides at a link which frames go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,14 @@ impl Filter {
             Self::Origin(origin) => origin.program(),
             Self::Guard(guard) => guard.program(),
         }
+    }
+
+    /// The steps by which it looks at each frame of a link.
+    pub fn at(self, place: Place, link: &str, direction: Direction) -> [Step; 2] {
+        [
+            Step::AddEntrance { place, link: link.to_owned(), direction },
+            Step::AddFilter { place, link: link.to_owned(), direction, filter: self },
+        ]
     }
 }
 
