@@ -48,7 +48,12 @@ pub fn run(
 ) -> (Option<Caller>, Result<u8>) {
     let (caller, ended) = match launch(plan, root, again, &mut caller) {
         Ok(launched) => until_end(plan, launched, signals, caller),
-        Err(error) => (caller, Err(error)),
+        Err(error) => {
+            if let Err(error) = plan.network.unprepare() {
+                warn(&format!("undo the networks: {error:#}"));
+            }
+            (caller, Err(error))
+        }
     };
     // What failed before the container's end has not done it, and no later command would know of them.
     let released = plan.network.release();

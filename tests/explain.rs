@@ -204,21 +204,36 @@ host_test!(steps_wait_for_a_key, |host| {
 });
 
 // A network that was made on the way is everybody's by then.
-host_test!(cold networks_stay_when_steps_are_stopped, |host| {
-    let mut terminal = Terminal::start(&host::binary(), &["run", "--step", "--name=web", "busybox", "true"], 40, 120);
-    terminal.shows("[q] undoes all:");
-    for _ in 0..40 {
-        terminal.types("\r");
-        host.sh("sleep 0.1").ok();
-        if terminal.screen().contains("type veth peer") {
-            break;
+host_test!(cold networks_go_when_steps_are_stopped, |host| {
+    let up_to_the_container = |name: &str| {
+        let name = format!("--name={name}");
+        let mut terminal = Terminal::start(&host::binary(), &["run", "--step", &name, "busybox", "true"], 40, 120);
+        terminal.shows("[q] undoes all:");
+        for _ in 0..40 {
+            terminal.types("\r");
+            host.sh("sleep 0.1").ok();
+            if terminal.screen().contains("type veth peer") {
+                break;
+            }
         }
-    }
-    terminal.shows("[q] undoes all but the networks:");
+        assert!(host.sh("ip -o link; nft list tables; sysctl net.ipv4.conf.eth0.forwarding").ok().contains("minirun0"));
+        terminal
+    };
+    let state = "ip -o link | sed 's/^[0-9]*//'; nft list ruleset; sysctl net.ipv4.conf.eth0.forwarding; ls /run/minirun/hub-*/opened || :";
+    let before = host.sh(state).ok();
+    let mut terminal = up_to_the_container("web");
     terminal.types("q");
-    assert!(terminal.shows("all is undone but the networks that were made").contains("go on: stopped by key"));
-    terminal.shows("minirun system prune");
+    terminal.shows("go on: stopped by key; all is undone");
     assert_eq!(terminal.wait(), 125);
-    assert!(host.sh("ip -o link").ok().contains("minirun0"));
+    assert_eq!(host.sh(state).ok(), before);
+
+    // Somebody else's container is on the network meanwhile.
+    let mut terminal = up_to_the_container("web");
+    host.minirun(["run", "-d", "--name=db", "busybox", "sleep", "1000"]).ok();
+    terminal.types("q");
+    terminal.shows("undo the networks: remove bridge `minirun0`: 1 links are on it");
+    assert_eq!(terminal.wait(), 125);
+    host.minirun(["exec", "db", "ping", "-c1", "-W5", "10.214.0.1"]).ok();
+    host.minirun(["rm", "-f", "db"]).ok();
     host.minirun(["system", "prune"]).ok();
 });

@@ -285,7 +285,21 @@ impl Hub {
         let (view, bridges, ground) = seen;
         let number = hub::number(&rtnl)?;
         let (leases, held, relayed, waiting, cables) = (vec![], vec![], vec![], vec![], None);
-        Ok(Self { rtnl, view, bridges, ground, directory, number, turn, waiting, cables, leases, held, relayed })
+        Ok(Self {
+            rtnl,
+            view,
+            bridges,
+            ground,
+            directory,
+            number,
+            turn,
+            is_prepared: false,
+            waiting,
+            cables,
+            leases,
+            held,
+            relayed,
+        })
     }
 
     /// Takes an end of each cable, with the turn to do so. The locks that say so, a place for each network.

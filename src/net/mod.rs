@@ -159,6 +159,8 @@ struct Hub {
     directory: PathBuf,
     number: u64,
     turn: Option<Flock<File>>,
+    /// Whether what was missing is made.
+    is_prepared: bool,
     /// Ends that wait for this container.
     waiting: Vec<ptp::Waiting>,
     /// Held while an end of a cable is taken.
@@ -181,7 +183,7 @@ impl Network {
             applier.apply(&self.host_steps)?;
             applier.settle()?;
             applier.commit();
-            self.narrator.iter_mut().for_each(Narrator::networks_are_made);
+            hub.is_prepared = true;
             tell_what_was_made(&hub.bridges, &hub.ground);
         }
         for other in &self.again {
@@ -189,6 +191,14 @@ impl Network {
         }
         let shared = hub.turn.as_ref().map_or(Ok(()), |turn| turn.relock(FlockArg::LockShared));
         shared.context("unlock the managed networks")
+    }
+
+    /// After the person before `--step` has stopped it: takes away what [`prepare`](Self::prepare) made, too.
+    pub fn unprepare(&mut self) -> Result<()> {
+        let is_stepped = self.narrator.as_ref().is_some_and(Narrator::waits);
+        let Some(hub) = self.hub.as_mut().filter(|hub| is_stepped && hub.is_prepared) else { return Ok(()) };
+        (hub.turn, hub.is_prepared) = (None, false);
+        removal::take_back(&mut hub.rtnl, &self.own.data_root, &hub.directory, &hub.ground)
     }
 
     /// In the container's process, in its namespace: opens the sockets that [`attach`](Self::attach) wants.

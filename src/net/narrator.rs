@@ -57,9 +57,9 @@ impl Narrator {
         Ok(Self { stepper: Some(Stepper::new()?), ..Self::new(Explain::Text, netns)? })
     }
 
-    /// The networks are made, and others may be on them from here on.
-    pub fn networks_are_made(&mut self) {
-        self.stepper.iter_mut().for_each(|stepper| stepper.networks_stay = true);
+    /// Whether it waits for a key before each step.
+    pub fn waits(&self) -> bool {
+        self.stepper.is_some()
     }
 
     /// The container has its process, and so its namespace.

@@ -17,7 +17,17 @@ pub fn remember_opened(directory: &Path, ground: &Ground) -> Result<()> {
     let before: Vec<String> =
         before.into_iter().filter(|key| !(ground.forgotten && key.starts_with("net/ipv4/"))).collect();
     let new = ground.opened.iter().filter(|key| !before.contains(key)).cloned();
-    let all: Vec<String> = before.iter().cloned().chain(new).collect();
+    write(directory, &before.iter().cloned().chain(new).collect::<Vec<_>>())
+}
+
+/// They are turned off again. Called under the hub's lock.
+pub fn forget_opened(directory: &Path, keys: &[String]) -> Result<()> {
+    let mut left = opened_before(directory);
+    left.retain(|key| !keys.contains(key));
+    if left.is_empty() { remove(&directory.join("opened")) } else { write(directory, &left) }
+}
+
+fn write(directory: &Path, all: &[String]) -> Result<()> {
     let path = directory.join("opened");
     let temporary = directory.join("opened.new");
     remove(&temporary)?;
@@ -28,7 +38,9 @@ pub fn remember_opened(directory: &Path, ground: &Ground) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("remove a temporary file"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove `{}`", path.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -11,27 +11,23 @@ use super::definition::{Definition, Definitions, alias_of};
 use super::driver::Driver;
 use super::hub::{self, View};
 use super::look::lock;
-use super::network::{add, elements, sysctl};
-use super::opened::opened_before;
+use super::network::{Ground, add, elements, sysctl};
+use super::opened::{forget_opened, opened_before};
+use super::ports::delete;
 use super::rtnl::Rtnl;
 use super::step::Step;
-use super::table::Change;
+use super::table::{Change, GUARDED};
 use super::{ipam, vxlan};
 use crate::error::refused;
 
 /// Takes the managed networks, their table and the forwarding that came with them off the host, unless a container is on one
 /// of them: the kernel knows, whoever started it. The names of the bridges that were there; `None` if there was nothing.
 pub fn take_down(data_root: &Path) -> Result<Option<Vec<String>>> {
-    let mut all = Definitions::open(data_root).list()?;
-    all.push(Definition::default_network(Ipv4Net::default()));
+    let mut all = networks(data_root)?;
     let mut rtnl = Rtnl::open()?;
     let directory = hub::directory(&rtnl)?;
     let _turn = lock(&directory, FlockArg::LockExclusive)?;
-    let links: Vec<String> = all.iter().flat_map(links_of).collect();
-    let view = View::take(&mut rtnl, &links.iter().map(String::as_str).collect::<Vec<_>>(), &[])?;
-    for network in all.iter().filter(|network| network.driver.has_bridge()) {
-        unused(&mut rtnl, &view, network)?;
-    }
+    let view = all_unused(&mut rtnl, &all)?;
     // What has no bridge leaves nothing of its own on the host, and a cable's end that waits goes with its container.
     all.retain(|network| network.driver.has_bridge());
     let steps = made(&view, &all, &directory, true);
@@ -43,6 +39,38 @@ pub fn take_down(data_root: &Path) -> Result<Option<Vec<String>>> {
         _ => None,
     });
     Ok((!steps.is_empty()).then(|| bridges.collect()))
+}
+
+/// Takes back the steps by which networks were made a moment ago, unless a container is on one of them by now.
+pub(super) fn take_back(rtnl: &mut Rtnl, data_root: &Path, directory: &Path, ground: &Ground) -> Result<()> {
+    let _turn = lock(directory, FlockArg::LockExclusive)?;
+    all_unused(rtnl, &networks(data_root)?)?;
+    Applier::new(rtnl, 0).undo(&ground.missing)?;
+    if !ground.missing.contains(&Step::Nft(Change::AddTable)) {
+        // In a table that is older, the guards are not: they came with what was opened.
+        let guards = ground.missing.iter().filter_map(|step| match step {
+            Step::Nft(Change::AddElement(one)) if *one.set == GUARDED => Some(Change::DeleteElement(one.clone())),
+            _ => None,
+        });
+        delete(Some(directory), guards.collect())?;
+    }
+    forget_opened(directory, &ground.opened)
+}
+
+fn networks(data_root: &Path) -> Result<Vec<Definition>> {
+    let mut all = Definitions::open(data_root).list()?;
+    all.push(Definition::default_network(Ipv4Net::default()));
+    Ok(all)
+}
+
+/// Refuses where a container is on one of them. What there is of their links.
+fn all_unused(rtnl: &mut Rtnl, networks: &[Definition]) -> Result<View> {
+    let links: Vec<String> = networks.iter().flat_map(links_of).collect();
+    let view = View::take(rtnl, &links.iter().map(String::as_str).collect::<Vec<_>>(), &[])?;
+    for network in networks.iter().filter(|network| network.driver.has_bridge()) {
+        unused(rtnl, &view, network)?;
+    }
+    Ok(view)
 }
 
 /// Takes one network off the host, and its definition.

@@ -42,8 +42,6 @@ pub struct Inside {
 #[derive(Debug)]
 pub struct Stepper {
     interrupted: Arc<AtomicBool>,
-    /// Networks were made that stay, because others may be on them already.
-    pub networks_stay: bool,
 }
 
 /// What a look showed: lines by who was asked.
@@ -62,7 +60,7 @@ impl Stepper {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("catch signals")?;
         }
-        Ok(Self { interrupted, networks_stay: false })
+        Ok(Self { interrupted })
     }
 
     /// Waits until the person wants the next step, which is of the container's network where that is there already.
@@ -70,15 +68,14 @@ impl Stepper {
     /// Errors: they want no more of it.
     pub fn wait(&self, inside: Option<&Inside>) -> Result<()> {
         loop {
-            let what = if self.networks_stay { "all but the networks" } else { "all" };
-            error::tell(&format!("  [Enter] does it, [s] opens a shell in the network, [q] undoes {what}: "));
+            error::tell("  [Enter] does it, [s] opens a shell in the network, [q] undoes all: ");
             let key = self.key()?;
             // The question goes when it is answered.
             error::tell("\r\x1b[K");
             match key {
                 b'\r' | b'\n' | b' ' => return Ok(()),
                 b's' | b'S' => shell(inside)?,
-                b'q' | b'Q' | 3 | 4 => return Err(self.stopped("stopped by key")),
+                b'q' | b'Q' | 3 | 4 => return Err(stopped("stopped by key")),
                 _ => {}
             }
         }
@@ -93,25 +90,19 @@ impl Stepper {
             let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
             let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).unwrap_or_default();
             if self.interrupted.load(Ordering::Relaxed) {
-                return Err(self.stopped("stopped by a signal"));
+                return Err(stopped("stopped by a signal"));
             }
             if ready > 0 {
                 let mut key = [0];
                 let read = input.lock().read(&mut key).context("read a key")?;
-                return if read == 1 { Ok(key[0]) } else { Err(self.stopped("the terminal has gone")) };
+                return if read == 1 { Ok(key[0]) } else { Err(stopped("the terminal has gone")) };
             }
         }
     }
 }
 
-impl Stepper {
-    fn stopped(&self, why: &str) -> anyhow::Error {
-        if self.networks_stay {
-            let message = format!("go on: {why}; all is undone but the networks that were made");
-            return refused(message, "`minirun system prune` takes away those that nobody uses");
-        }
-        anyhow!("go on: {why}; all is undone")
-    }
+fn stopped(why: &str) -> anyhow::Error {
+    anyhow!("go on: {why}; all is undone")
 }
 
 /// Looks at the host's network, and at that of a container.

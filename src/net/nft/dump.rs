@@ -30,8 +30,8 @@ pub struct Whole {
     /// By chain, in order.
     rules: HashMap<String, Vec<Vec<u8>>>,
     sets: HashMap<String, Vec<u8>>,
-    /// By set.
-    elements: HashMap<String, Vec<Vec<u8>>>,
+    /// By set, and there by the bytes of their keys: thousands are looked for.
+    elements: HashMap<String, HashMap<Vec<u8>, Vec<Vec<u8>>>>,
 }
 
 /// What the kernel says of an element.
@@ -66,8 +66,10 @@ pub fn whole(socket: &Socket) -> Result<Option<Whole>> {
             }
             let called = name(&set, 2);
             let lists = list(socket, GET_ELEMENT, &[(2, &called)])?;
-            let elements = lists.iter().filter_map(|list| find(list, 3)).flat_map(attributes);
-            whole.elements.insert(called.clone(), elements.map(|(_, element)| element.to_vec()).collect());
+            let elements = whole.elements.entry(called.clone()).or_default();
+            for (_, element) in lists.iter().filter_map(|list| find(list, 3)).flat_map(attributes) {
+                elements.entry(key(element).to_vec()).or_default().push(element.to_vec());
+            }
             whole.sets.insert(called, set);
         }
         Ok(Some(whole))
@@ -207,14 +209,19 @@ impl Whole {
             encode_element(&mut bytes, element, whole);
             find(&bytes, 3).and_then(|list| find(list, 1)).unwrap_or_default().to_vec()
         };
-        let (key, all) = (of(false), of(true));
-        let there = self.elements.get(element.set.name).map(Vec::as_slice).unwrap_or_default();
-        match there.iter().find(|there| contains(&key, there)) {
+        let (wanted, all) = (of(false), of(true));
+        let there = self.elements.get(element.set.name).and_then(|all| all.get(key(&wanted)));
+        match there.and_then(|there| there.iter().find(|there| contains(&wanted, there))) {
             None => Has::Nothing,
             Some(there) if contains(&all, there) => Has::Same,
             Some(_) => Has::Other,
         }
     }
+}
+
+/// The bytes of an element's key, or of the first one of a range (`NFTA_SET_ELEM_KEY`, `NFTA_DATA_VALUE`).
+fn key(element: &[u8]) -> &[u8] {
+    find(element, 1).and_then(|key| find(key, 1)).unwrap_or_default()
 }
 
 /// The attributes of a change, as they are sent.
