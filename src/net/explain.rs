@@ -237,6 +237,7 @@ fn condition(condition: &Match) -> String {
         Match::In(what, set) => format!("{} @{}", properties(what), set.name),
         Match::NotIn(what, set) => format!("{} != @{}", properties(what), set.name),
         Match::ToHost => "fib daddr type local".into(),
+        Match::ByLoopback => "oifname \"lo\"".into(),
         Match::To(protocol, port) => format!("{} dport {port}", name_of(*protocol)),
         Match::From(protocol, port) => format!("{} sport {port}", name_of(*protocol)),
         Match::HasPorts => "meta l4proto { tcp, udp, sctp }".into(),

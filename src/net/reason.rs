@@ -180,6 +180,9 @@ fn rule_reason(chain: &str, matches: &[Match], verdict: Verdict) -> &'static str
             "the name server listens at another port, so that the container's programs may have port 53"
         }
         (_, _, _, Verdict::SetSourcePort(..)) => "its answers come from where it was asked",
+        ("sent", Some(Match::ByLoopback), ..) => {
+            "also what it sends to its own address, where that is a published port"
+        }
         ("sent", ..) => "what the host itself sends is let in by the bridge's filter",
         (_, _, _, Verdict::Mark(_)) => "says to the bridge's filter that the rules below have looked at it",
         ("prerouting", _, _, Verdict::Accept) => {

@@ -60,12 +60,14 @@ fn loopback4() -> Match {
     Match::Destination(IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8))
 }
 
-/// What the host itself sends, whatever the address it sends from.
-fn sent() -> [Change; 2] {
+/// What the host itself sends, whatever the address it sends from; also to its own addresses, where it is published: which way
+/// such a packet goes in truth is not known yet.
+fn sent() -> [Change; 3] {
     let chain = "sent";
     [
         Change::AddChain { name: chain, hook: Some(Hook::Sent) },
         rule(chain, vec![Match::In(OUT, &BRIDGES)], Verdict::Mark(LET_IN)),
+        rule(chain, vec![Match::ByLoopback, Match::DestinationNatted], Verdict::Mark(LET_IN)),
     ]
 }
 

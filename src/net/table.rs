@@ -14,8 +14,8 @@ pub const TABLE: &str = "minirun";
 /// What its comment says: another layout of minirun's is another text.
 pub const COMMENT: &str = "minirun 4";
 
-/// The bit of a packet's mark that says that the rules let it into a network (`guard.rs`): it is set on nothing else, and gone in
-/// the container.
+/// The bit of a packet's mark that says that the rules let it into a network (`guard.rs`); it is gone in the container. Nothing
+/// else has it but what the host itself sends to its own addresses and somebody publishes.
 pub const LET_IN: u32 = 0x2000;
 
 /// A part of a set's key or value.
@@ -180,6 +180,8 @@ pub enum Match {
     NotIn(&'static [What], &'static Set),
     /// It goes to an address of the host's own.
     ToHost,
+    /// It was to leave by the loopback device; where a rule has changed its destination, it leaves by another.
+    ByLoopback,
     /// It has ports: TCP, UDP or SCTP.
     HasPorts,
     /// It goes to this port of a protocol.

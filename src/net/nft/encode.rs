@@ -218,7 +218,7 @@ fn user_data(comment: &str) -> Vec<u8> {
 }
 
 /// A link name as the kernel keeps it in a register: 16 bytes, filled up with zeros.
-fn ifname(name: &str) -> [u8; IFNAME_SIZE] {
+pub fn ifname(name: &str) -> [u8; IFNAME_SIZE] {
     let mut bytes = [0; IFNAME_SIZE];
     let length = name.len().min(IFNAME_SIZE - 1);
     bytes[..length].copy_from_slice(&name.as_bytes()[..length]);

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use nix::libc;
 
 use super::super::table::{Field, Match, Set, Verdict, What};
+use super::encode::ifname;
 use super::message::{attribute, nest, number, string};
 
 const REGISTER_VERDICT: u32 = 0;
@@ -50,6 +51,10 @@ pub fn encode_match(list: &mut Vec<u8>, condition: &Match, sequence: u32) {
                 number(data, 3, DESTINATION);
             });
             compare(list, true, &u32::from(libc::RTN_LOCAL).to_ne_bytes());
+        }
+        Match::ByLoopback => {
+            meta(list, META_OIFNAME, REGISTER);
+            compare(list, true, &ifname("lo"));
         }
         Match::HasPorts => {
             meta(list, META_L4PROTO, REGISTER);
