@@ -56,33 +56,48 @@ table() { # FORMAT OF A FIGURE, FIRST WAY
     }' "$samples"
 }
 
-throughput() {
-  local seconds=2
-  # Another host, on which minirun has never been, with the same made by hand: two namespaces at a bridge.
-  ip netns add hand
-  ip -n hand -batch - <<'END'
+by_hand() { # HOST
+  local n
+  ip netns add "$1"
+  ip -n "$1" -batch - <<'END'
 link set lo up
-link add hand0 mtu 1400 type bridge
-addr add 172.29.0.1/24 dev hand0
-link set hand0 up
+link add bridge0 mtu 1400 type bridge
+addr add 172.29.0.1/24 dev bridge0
+link set bridge0 up
 END
   for n in 2 3; do
-    ip netns add "hand$n"
-    ip -n hand link add "port$n" mtu 1400 master hand0 type veth peer name eth0 mtu 1400 netns "hand$n"
-    ip -n hand link set "port$n" up
-    ip -n "hand$n" -batch - <<END
+    ip netns add "$1$n"
+    ip -n "$1" link add "port$n" mtu 1400 master bridge0 type veth peer name eth0 mtu 1400 netns "$1$n"
+    ip -n "$1" link set "port$n" up
+    ip -n "$1$n" -batch - <<END
 link set lo up
 addr add 172.29.0.$n/24 dev eth0
 link set eth0 up
 route add default via 172.29.0.1
 END
   done
+}
+
+throughput() {
+  local seconds=2
+  # Other hosts, on which minirun has never been, with the same made by hand: two namespaces at a bridge; and with the one rule
+  # more without which they reach nothing outside.
+  by_hand hand
+  by_hand nat
+  in_network /run/netns/nat nft -f - <<'END'
+table ip nat {
+  chain postrouting {
+    type nat hook postrouting priority srcnat
+    ip saddr 172.29.0.0/24 oifname != "bridge0" masquerade
+  }
+}
+END
   container /proc/self/ns/net one >"$scratch/one"
   container /proc/self/ns/net two >"$scratch/two"
-  local one two gateway
+  local one two gateway host
   one=$(<"$scratch/one") two=$(<"$scratch/two")
   gateway=$("$minirun" network inspect --format '{{.Gateway}}' bridge)
-  for network in "$one" /proc/self/ns/net /run/netns/hand /run/netns/hand2; do
+  for network in "$one" /proc/self/ns/net /run/netns/{hand,nat}{,2}; do
     background in_network "$network" iperf3 -s
   done
   iperf() { # NETWORK ADDRESS: prints bits a second that arrived
@@ -90,23 +105,27 @@ END
   }
   answers "$two" "$(address one)" 5201
   answers "$two" "$gateway" 5201
-  answers /run/netns/hand3 172.29.0.2 5201
-  answers /run/netns/hand3 172.29.0.1 5201
+  for host in hand nat; do
+    answers "/run/netns/${host}3" 172.29.0.2 5201
+    answers "/run/netns/${host}3" 172.29.0.1 5201
+  done
   # Where the bridge asks the rules for each frame (br_netfilter, which Docker loads), and where it does not.
   asks() { # 0 OR 1
-    for host in /proc/self/ns/net /run/netns/hand; do
+    for host in /proc/self/ns/net /run/netns/hand /run/netns/nat; do
       in_network "$host" sysctl -qw "net.bridge.bridge-nf-call-iptables=$1" 2>/dev/null || [ "$1" = 0 ]
     done
   }
-  between() { # WHAT
-    ways=("$1|by hand|/run/netns/hand3|172.29.0.2" "$1|minirun|$two|$(address one)")
+  between() { # WHAT ADDRESS-BY-HAND ADDRESS
+    ways+=("$1|by hand|/run/netns/hand3|$2" "$1|by hand, with NAT|/run/netns/nat3|$2" "$1|minirun|$two|$3")
   }
-  local ways
+  local ways=()
   asks 0
-  between 'container to container'
-  turns "$seconds" iperf "${ways[@]}" "container to host|by hand|/run/netns/hand3|172.29.0.1" "container to host|minirun|$two|$gateway"
+  between 'container to container' 172.29.0.2 "$(address one)"
+  between 'container to host' 172.29.0.1 "$gateway"
+  turns "$seconds" iperf "${ways[@]}"
   if asks 1; then
-    between 'container to container, br_netfilter'
+    ways=()
+    between 'container to container, br_netfilter' 172.29.0.2 "$(address one)"
     turns "$seconds" iperf "${ways[@]}"
   fi
   echo "$(machine), iperf3, $seconds s each, $rounds interleaved rounds, $version"
