@@ -264,11 +264,11 @@ pub struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Looks at the next directories, a hundred or so. False when all have been looked at. It asks for each holder's process
-    /// id, and only where there is no such process for the lock. (A number used again by another process is found by
-    /// [`State::list`].)
+    /// Looks at the next directories, twenty or so: the container's end waits for no more. False when all have been looked at.
+    /// It asks for each holder's process id, and only where there is no such process for the lock. (A number used again by
+    /// another process is found by [`State::list`].)
     pub fn go_on(&mut self) -> Result<bool> {
-        for _ in 0..100 {
+        for _ in 0..20 {
             let Some(entry) = self.entries.next() else { return Ok(false) };
             let name = entry.context("read the state directory")?.file_name().to_string_lossy().into_owned();
             let Some(place) = Place::parse(self.state.root.join("containers").join(name)) else { continue };
