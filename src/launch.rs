@@ -22,6 +22,7 @@ use crate::holder::Caller;
 use crate::init::Given;
 use crate::log::{Stream, Writer};
 use crate::net::publish::Port;
+use crate::net::removal;
 use crate::net::services::Services;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
@@ -217,8 +218,9 @@ fn until_end(
     let (caller, outcome) = watch.until_end(caller, let_go, change, work);
     let ended = outcome.and_then(|code| {
         let release = plan.network.release();
+        let unplugged = if state::is_plugged(&path) { removal::unplug(&plan.network.interfaces) } else { Ok(()) };
         let (oom, removed) = cgroup.map_or((false, Ok(())), |cgroup| end_groups(cgroup, &plan.record.name));
-        let released = release.and(removed);
+        let released = release.and(unplugged).and(removed);
         entry.end(Exit::now(code, oom)).and(released).and(swept).map(|()| code)
     });
     (caller, ended)

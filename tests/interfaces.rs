@@ -4,7 +4,7 @@ mod host;
 
 use std::net::IpAddr;
 
-use host::{Host, host_test, refused};
+use host::{Host, host_test, kill_hard, refused};
 
 /// What `busybox` with this script says in a container with these options.
 #[track_caller]
@@ -287,4 +287,26 @@ host_test!(an_interface_on_every_network, |host| {
     addresses.dedup();
     assert_eq!(addresses.len(), 20, "{said}");
     assert_eq!(host.minirun(["network", "prune"]).ok().lines().count(), 20);
+});
+
+host_test!(who_stays_in_anothers_network_does_not_keep_its_address, |host| {
+    host.has_run_detached();
+    let links = |name: &str| host.minirun(["exec", name, "ls", "/sys/class/net"]).ok();
+    for is_killed in [false, true] {
+        host.detached(&["--name=web"], &["sleep", "1000"]);
+        host.detached(&["--name=guest", "--net=container:web"], &["sleep", "1000"]);
+        let address = host.inspect("web", ".NetworkSettings.IPAddress");
+        assert_eq!(links("guest"), "eth0\nlo\n");
+        if is_killed {
+            kill_hard(host.holder_of("web"));
+            host.bury();
+            host.minirun(["ps"]).ok();
+        }
+        host.minirun(["rm", "-f", "web"]).ok();
+        assert_eq!(links("guest"), "lo\n", "killed: {is_killed}");
+        let own = format!("--net=bridge:ip={}", address.trim());
+        host.minirun(["run", &own, "busybox", "ping", "-c1", "-W5", "10.214.0.1"]).ok();
+        host.minirun(["rm", "-f", "guest"]).ok();
+        host.bury();
+    }
 });

@@ -211,7 +211,7 @@ fn links_of(pid: i32) -> Result<Vec<String>> {
     Ok(links.iter().map(|message| hub::link(message).name).collect())
 }
 
-fn delete_link(rtnl: &mut Rtnl, link: &str) -> Result<()> {
+pub(super) fn delete_link(rtnl: &mut Rtnl, link: &str) -> Result<()> {
     let Some(index) = rtnl.index_of(link)? else { return Ok(()) };
     let deleted = rtnl.batch(vec![rtnl::delete_link(index)]);
     deleted.map_err(|refused| refused.error.context(format!("delete link `{link}`")))

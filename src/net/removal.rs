@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use nix::fcntl::FlockArg;
 
 use super::apply::Applier;
+use super::change::delete_link;
 use super::definition::{Definition, Definitions, alias_of};
 use super::driver::Driver;
 use super::hub::{self, View};
@@ -17,8 +18,9 @@ use super::ports::delete;
 use super::rtnl::Rtnl;
 use super::step::Step;
 use super::table::{Change, GUARDED};
-use super::{ipam, vxlan};
+use super::{Interface, ipam, vxlan};
 use crate::error::refused;
+use crate::state::{self, Record};
 
 /// Takes the managed networks, their table and the forwarding that came with them off the host, unless a container is on one
 /// of them: the kernel knows, whoever started it. The names of the bridges that were there; `None` if there was nothing.
@@ -71,6 +73,22 @@ fn all_unused(rtnl: &mut Rtnl, networks: &[Definition]) -> Result<View> {
         unused(rtnl, &view, network)?;
     }
     Ok(view)
+}
+
+/// The host's ends of a container's interfaces go, where others stay in its namespace: its addresses are another's from now on.
+pub fn unplug(interfaces: &[Interface]) -> Result<()> {
+    let mut rtnl = Rtnl::open()?;
+    let ends = interfaces.iter().map(|interface| interface.host.as_str()).filter(|host| !host.is_empty());
+    ends.into_iter().try_for_each(|host| delete_link(&mut rtnl, host))
+}
+
+/// The same for a container whose holder was killed.
+pub fn unplug_lost(record: &Record) -> Result<()> {
+    // Of another boot, or in another network namespace, they are not there, or are another's.
+    if record.boot != state::boot_id() || record.hub != Some(hub::number(&Rtnl::open()?)?) {
+        return Ok(());
+    }
+    unplug(&record.interfaces)
 }
 
 /// Takes one network off the host, and its definition.

@@ -77,6 +77,8 @@ pub struct Namespaces {
     pub network: Option<OwnedFd>,
     /// The directory of the container whose PID namespace is shared.
     among: Option<PathBuf>,
+    /// The directory of the container whose network it is in.
+    beside: Option<PathBuf>,
     /// The mounts of the container whose IPC namespace is shared.
     mounts_of_ipc: Option<OwnedFd>,
 }
@@ -129,13 +131,15 @@ impl Namespaces {
             }
             share => (whose(share, "pid")?, None),
         };
+        let (network, beside) = network(net, root)?.unzip();
         Ok(Self {
             pid,
             among,
+            beside: beside.flatten(),
             ipc: whose(&args.ipc, "ipc")?,
             uts: whose(&args.uts, "uts")?,
             cgroup: whose(&args.cgroupns, "cgroup")?,
-            network: network(net, root)?,
+            network,
             mounts_of_ipc,
         })
     }
@@ -149,6 +153,7 @@ impl Namespaces {
             cgroup: Whose::Own,
             network: None,
             among: None,
+            beside: None,
             mounts_of_ipc: None,
         }
     }
@@ -194,9 +199,10 @@ impl Namespaces {
         }
     }
 
-    /// In the parent, before there is a process: notes with the container whose processes are shared that it is no longer alone
-    /// with them.
+    /// In the parent, before there is a process: notes with the container whose processes or network are shared that it is no
+    /// longer alone with them.
     pub fn note_joined(&self) -> Result<()> {
+        self.beside.as_deref().map_or(Ok(()), state::note_plugged).context("join the other container's network")?;
         self.among.as_deref().map_or(Ok(()), state::note_joined).context("join the other container's processes")
     }
 
@@ -235,10 +241,13 @@ impl Namespaces {
     }
 }
 
-/// The network namespace that is joined.
-fn network(mode: &net::Mode, root: &Path) -> Result<Option<OwnedFd>> {
+/// The network namespace that is joined, and the directory of the container that it is of.
+fn network(mode: &net::Mode, root: &Path) -> Result<Option<(OwnedFd, Option<PathBuf>)>> {
     match mode {
-        net::Mode::Container(name) => Target::find(name, root)?.namespace("net").map(Some),
+        net::Mode::Container(name) => {
+            let target = Target::find(name, root)?;
+            Ok(Some((target.namespace("net")?, Some(target.path))))
+        }
         net::Mode::Namespace(path) => {
             let failed = || format!("join network namespace `{}`", path.display());
             let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
@@ -246,7 +255,7 @@ fn network(mode: &net::Mode, root: &Path) -> Result<Option<OwnedFd>> {
             if !is_network_namespace(&file) {
                 bail!("{}: it is not one", failed());
             }
-            Ok(Some(file))
+            Ok(Some((file, None)))
         }
         net::Mode::None | net::Mode::Host | net::Mode::Networks(_) => Ok(None),
     }

@@ -41,10 +41,13 @@ use crate::sandbox::cgroup;
 pub const DEFAULT_ROOT: &str = "/run/minirun";
 
 /// What a container's directory can hold, all of it made by minirun.
-const FILES: [&str; 8] = [control::NAME, "record", "record.new", "attach", "arguments", "filter", "paused", JOINED];
+const FILES: [&str; 9] =
+    [control::NAME, "record", "record.new", "attach", "arguments", "filter", "paused", JOINED, PLUGGED];
 
 /// The file that says that others are, or were, among its processes.
 const JOINED: &str = "joined";
+/// Others are in the network of the container.
+const PLUGGED: &str = "plugged";
 
 /// The state directory.
 #[derive(Debug)]
@@ -212,6 +215,11 @@ impl State {
         };
         end_orphan(&record);
         netns::forget(&record)?;
+        if is_plugged(&place.path)
+            && let Err(error) = net::removal::unplug_lost(&record)
+        {
+            warn(&format!("{error:#}"));
+        }
         // Before its name or its directory goes: nobody else may have its ports until then.
         if let Err(error) = net::ports::withdraw(&record).and_then(|()| net::lent::recover(&record)) {
             warn(&format!("{error:#}"));
@@ -333,6 +341,16 @@ pub fn valid_name(name: &str) -> bool {
 /// Notes in the directory of a container, for as long as that is there, that others are among its processes.
 pub fn note_joined(directory: &Path) -> Result<()> {
     open_private(&directory.join(JOINED)).map(drop)
+}
+
+/// Notes in the directory of a container, for as long as that is there, that others are in its network.
+pub fn note_plugged(directory: &Path) -> Result<()> {
+    open_private(&directory.join(PLUGGED)).map(drop)
+}
+
+/// Whether others may be in the network of the container in whose directory this is asked.
+pub fn is_plugged(directory: &Path) -> bool {
+    directory.join(PLUGGED).exists()
 }
 
 /// Ends the first process of a container whose holder was killed, and waits for that. The kernel does so by itself, unless
