@@ -50,9 +50,7 @@ pub fn run(
     let (caller, ended) = match launch(plan, root, again, &mut caller) {
         Ok(launched) => until_end(plan, launched, signals, caller),
         Err(error) => {
-            if let Err(error) = plan.network.unprepare() {
-                warn(&format!("undo the networks: {error:#}"));
-            }
+            plan.network.unprepare();
             (caller, Err(error))
         }
     };
@@ -220,8 +218,7 @@ fn until_end(
         let release = plan.network.release();
         let unplugged = if state::is_plugged(&path) { removal::unplug(&plan.network.interfaces) } else { Ok(()) };
         let (oom, removed) = cgroup.map_or((false, Ok(())), |cgroup| end_groups(cgroup, &plan.record.name));
-        let released = release.and(unplugged).and(removed);
-        entry.end(Exit::now(code, oom)).and(released).and(swept).map(|()| code)
+        entry.end(Exit::now(code, oom)).and(release).and(unplugged).and(removed).and(swept).map(|()| code)
     });
     (caller, ended)
 }

@@ -194,11 +194,13 @@ impl Network {
     }
 
     /// After the person before `--step` has stopped it: takes away what [`prepare`](Self::prepare) made, too.
-    pub fn unprepare(&mut self) -> Result<()> {
+    pub fn unprepare(&mut self) {
         let is_stepped = self.narrator.as_ref().is_some_and(Narrator::waits);
-        let Some(hub) = self.hub.as_mut().filter(|hub| is_stepped && hub.is_prepared) else { return Ok(()) };
+        let Some(hub) = self.hub.as_mut().filter(|hub| is_stepped && hub.is_prepared) else { return };
         (hub.turn, hub.is_prepared) = (None, false);
-        removal::take_back(&mut hub.rtnl, &self.own.data_root, &hub.directory, &hub.ground)
+        if let Err(error) = removal::take_back(&mut hub.rtnl, &self.own.data_root, &hub.directory, &hub.ground) {
+            crate::error::warn(&format!("undo the networks: {error:#}"));
+        }
     }
 
     /// In the container's process, in its namespace: opens the sockets that [`attach`](Self::attach) wants.

@@ -89,8 +89,10 @@ pub fn freeze(groups: &[PathBuf]) -> Result<()> {
 
 /// Lets them go on. Groups that cannot freeze need not be thawed.
 pub fn thaw(groups: &[PathBuf]) -> Result<()> {
-    switches(groups).iter().try_for_each(|(group, switch)| {
-        switch.bring_about(false).with_context(|| format!("thaw cgroup `{}`", group.display()))
+    switches(groups).iter().try_for_each(|(group, switch)| match switch.bring_about(false) {
+        // It has gone with its container meanwhile.
+        Err(_) if !group.exists() => Ok(()),
+        thawed => thawed.with_context(|| format!("thaw cgroup `{}`", group.display())),
     })
 }
 
