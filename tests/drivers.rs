@@ -6,24 +6,19 @@ mod host;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use host::{
-    ALL, By, GATEWAY, GATEWAY6, HOST, Host, Mirror, NONE, OUTSIDE, Output, Snapshot, UPLINK_MTU, asks, host_test,
-    in_network, kill_hard, ways,
+    ALL, By, GATEWAY, GATEWAY6, HOST, Host, Mirror, NONE, ON_LAN, OUTSIDE, Output, Snapshot, UPLINK_MTU, asks,
+    host_test, in_network, kill_hard, ways,
 };
 use serde_json::{Value, json};
 
 const PORTS: &[u16] = &[7000];
 
 /// Defines a macvlan network on the uplink: a part of the LAN's addresses that neither the host nor its gateway has.
-const LAN: [&str; 8] = [
-    "--driver=macvlan",
-    "--opt=parent=eth0",
-    "--subnet=192.0.2.0/24",
-    "--gateway=192.0.2.1",
-    "--ip-range=192.0.2.192/27",
-    "--ipv6",
-    "--subnet=2001:db8:1::/64",
-    "--gateway=2001:db8:1::1",
-];
+const LAN: [&str; 8] = {
+    let [driver, rest @ ..] = ON_LAN;
+    let [subnet, gateway, range, ipv6, subnet6, gateway6] = rest;
+    [driver, "--opt=parent=eth0", subnet, gateway, range, ipv6, subnet6, gateway6]
+};
 
 /// What `network inspect` says of one network.
 #[track_caller]

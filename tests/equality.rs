@@ -3,7 +3,7 @@
 
 mod host;
 
-use host::{Host, Snapshot, host_test, in_network};
+use host::{Host, ON_LAN, Snapshot, host_test, in_network};
 
 /// What there is of the host's network and of a container's, given by the file of its namespace.
 fn both(namespace: &str) -> (Snapshot, Snapshot) {
@@ -102,17 +102,7 @@ fn with_id(script: &str, id: &str) -> String {
     script.replace(of_script, id).replace(&of_script[..10], &id[..10])
 }
 
-const LAN: [&str; 7] = [
-    "--driver=macvlan",
-    "--subnet=192.0.2.0/24",
-    "--gateway=192.0.2.1",
-    "--ip-range=192.0.2.192/27",
-    "--ipv6",
-    "--subnet=2001:db8:1::/64",
-    "--gateway=2001:db8:1::1",
-];
-
-/// Networks by name, each as it is asked for; those of driver macvlan are on [`LAN`] too.
+/// Networks by name, each as it is asked for; those of driver macvlan are on [`ON_LAN`] too.
 #[rustfmt::skip]
 const NETWORKS: [(&str, &[&str]); 15] = [
     ("front", &["--subnet=10.50.0.0/24", "--ipv6", "--subnet=fd50::/64"]),
@@ -150,7 +140,7 @@ fn networks(host: &Host, options: &[&str]) {
     for (name, of_network) in NETWORKS {
         let net = format!("--net={name}");
         let is_macvlan = of_network.first().is_some_and(|option| option.starts_with("--opt=parent"));
-        let lan: &[&str] = if is_macvlan { &LAN } else { &[] };
+        let lan: &[&str] = if is_macvlan { &ON_LAN } else { &[] };
         if options.iter().any(|option| option.split(':').next() == Some(&net)) {
             host.network(&[lan, of_network].concat(), name);
         }

@@ -203,7 +203,7 @@ host_test!(steps_wait_for_a_key, |host| {
     assert!(said.contains("--explain"), "{said}");
 });
 
-// A network that was made on the way is everybody's by then.
+// A network that was made on the way may be in use by then.
 host_test!(cold networks_go_when_steps_are_stopped, |host| {
     let up_to_the_container = |name: &str| {
         let name = format!("--name={name}");

@@ -34,6 +34,17 @@ pub use snapshot::Snapshot;
 pub use terminal::Terminal;
 pub use traffic::{ALL, By, Member, Mirror, NONE, address_in, asks, connects, listen, refused, ways};
 
+/// A macvlan network with a part of the LAN's addresses that neither the host nor its gateway has; on which link is left to say.
+pub const ON_LAN: [&str; 7] = [
+    "--driver=macvlan",
+    "--subnet=192.0.2.0/24",
+    "--gateway=192.0.2.1",
+    "--ip-range=192.0.2.192/27",
+    "--ipv6",
+    "--subnet=2001:db8:1::/64",
+    "--gateway=2001:db8:1::1",
+];
+
 /// The host's own address on the LAN, and the LAN's gateway, which is the namespace `lan`.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
