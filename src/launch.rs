@@ -160,15 +160,16 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
 fn put_on_record(plan: &mut Plan, entry: &mut Entry, pid: i32) -> Result<()> {
     plan.record.pid = Some(pid);
     plan.record.pid_start = state::start_time(pid);
-    entry.commit(&plan.record)?;
-    if !plan.network.mode.joins() {
-        state::netns::name(&plan.record)?;
-    }
+    // Whoever finds its process may ask for these.
     if let Some(arguments) = &plan.arguments {
         entry.write("arguments", arguments)?;
     }
     if let (Choice::File(_), Some(filter)) = (&plan.record.inside.security.seccomp, &plan.process.filter) {
         entry.write("filter", &filter.to_bytes())?;
+    }
+    entry.commit(&plan.record)?;
+    if !plan.network.mode.joins() {
+        state::netns::name(&plan.record)?;
     }
     Ok(())
 }
@@ -218,6 +219,7 @@ fn until_end(
         let release = plan.network.release();
         let unplugged = if state::is_plugged(&path) { removal::unplug(&plan.network.interfaces) } else { Ok(()) };
         let (oom, removed) = cgroup.map_or((false, Ok(())), |cgroup| end_groups(cgroup, &plan.record.name));
+        plan.network.let_go();
         entry.end(Exit::now(code, oom)).and(release).and(unplugged).and(removed).and(swept).map(|()| code)
     });
     (caller, ended)

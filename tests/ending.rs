@@ -181,6 +181,21 @@ host_test!(restart_carries_the_command_line_out_once_more, |host| {
     host.remove_all();
 });
 
+host_test!(whoever_waited_for_its_end_has_what_it_had, |host| {
+    host.has_run_detached();
+    // What a port on 127.0.0.1 turns on of the bridge stays with that.
+    host.minirun(["run", "-p", "8080:80", "busybox", "true"]).ok();
+    host.settle();
+    // Its holder takes its time over each thing that it lets go of.
+    let run = "exec strace -f -qq -o /dev/null -e inject=close:delay_exit=10000 \
+         $MINIRUN run -d --name web --ip 10.214.0.77 -p 8080:80 busybox sleep 1000";
+    let slow = host.sh(run).start();
+    host.soon("it runs", || host.minirun(["ps", "-q"]).ok() != "");
+    host.minirun(["restart", "-t0", "web"]).ok();
+    slow.wait();
+    host.minirun(["rm", "-f", "web"]).ok();
+});
+
 host_test!(restart_of_several_and_of_what_cannot, |host| {
     host.has_run_detached();
     let one = host.detached(&["--net=none", "--rm"], &["sleep", "1000"]);

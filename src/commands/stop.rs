@@ -131,6 +131,12 @@ fn started(state: &State, found: &Found) -> Result<Option<Found>> {
     bail!("stop container `{}`: its start takes more than 10 s", found.record.name)
 }
 
+/// Finds a container whose command line is on disk, if it ever is: that is written when it has a process.
+fn find_started(state: &State, word: &str) -> Result<Found> {
+    let found = state.find(word)?;
+    Ok(started(state, &found)?.unwrap_or(found))
+}
+
 /// SIGKILL, and the wait for its end.
 fn kill_now(found: &Found) -> Result<()> {
     send(found, libc::SIGKILL)?;
@@ -193,7 +199,7 @@ pub fn rm(args: &RmArgs, root: &Path) -> Result<()> {
 /// Stops what runs and runs it once more.
 pub fn restart(args: &RestartArgs, root: &Path, data_root: &Path) -> Result<()> {
     run::forget_descriptors()?;
-    let arguments = |word: &String| State::open(root)?.find(word).and_then(|found| arguments_of(&found));
+    let arguments = |word: &String| find_started(&State::open(root)?, word).and_then(|found| arguments_of(&found));
     // Before any of them is stopped: the copy begins from the beginning.
     if args.containers.iter().filter_map(|word| arguments(word).ok()).any(|arguments| run::joins_processes(&arguments))
     {
@@ -201,7 +207,7 @@ pub fn restart(args: &RestartArgs, root: &Path, data_root: &Path) -> Result<()> 
     }
     all(&args.containers, |word| {
         let state = State::open(root)?;
-        let found = state.find(word)?;
+        let found = find_started(&state, word)?;
         let failed = || format!("restart container `{}`", found.record.name);
         let arguments = arguments_of(&found)?;
         if found.record.remove {

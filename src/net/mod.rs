@@ -333,6 +333,12 @@ impl Network {
         conntrack::forget(&self.ports).and(back)
     }
 
+    /// Lets others have its addresses, its ends of cables and its ports, when nothing leads to them any more. Before anybody is
+    /// told of its end: who has waited for that may want them next.
+    pub fn let_go(&mut self) {
+        self.hub = None;
+    }
+
     /// What its record says of it.
     pub fn write_down(&self, record: &mut Record) {
         record.network = self.mode.to_string();
