@@ -300,6 +300,23 @@ host_test!(all_ports_that_are_exposed, |host| {
     host.settle();
 });
 
+host_test!(a_container_of_which_the_host_has_never_heard, |host| {
+    host.has_had_networks();
+    for options in [&["--ipv6"][..], &["--ipv6", "--internal"]] {
+        host.network(options, "front");
+        let web = host.member(&["--net=front", "-p", "[::]:8000:7000"], "web");
+        let mirror = Mirror::of(host, web.pid, PORTS);
+        // Who passes on what others send asks by an address of its own on that link.
+        for _ in 0..2 {
+            host.sh("ip -6 neigh flush dev mr-front").ok();
+            assert!(host.in_lan(|| asks(By::Tcp, HOST6, 8000)).is_some(), "{options:?}");
+        }
+        drop(mirror);
+        host.remove_networks(&["front"]);
+    }
+    host.settle();
+});
+
 host_test!(ipv6_where_the_network_has_none, |host| {
     host.has_had_networks();
     let lines = published(host, "web", &["-p", "[::]:8400:7000", "-p", "8401:7000", "-p", "8401:7000/udp"]);

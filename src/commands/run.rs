@@ -134,7 +134,7 @@ mod tests {
         };
         let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);
         let beside = Beside::Nothing;
-        let bridge = Bridge { definition, link: None, addressed: false, addressed6: false, beside };
+        let bridge = Bridge { definition, link: None, addressed: false, addresses6: vec![], beside };
         let steps = bridge.attach(view, "0123456789ab", &interface);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
         Script { mode: &mode, container: Some("web"), again: &[], host_steps: &missing, steps: &steps }.text()

@@ -180,6 +180,14 @@ pub fn mac_of(address: Ipv4Addr) -> Mac {
     [0x02, 0xd6, a, b, c, d]
 }
 
+/// The link-local address that follows from a hardware address (RFC 4291, appendix A).
+pub fn link_local(mac: Mac) -> Ipv6Net {
+    let [a, b, c, d, e, f] = mac;
+    let own = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    let address = Ipv6Addr::from(0xfe80 << 112 | u128::from(u64::from_be_bytes(own)));
+    Ipv6Net::new_assert(address, 64)
+}
+
 /// The IPv6 network of a gateway with another address of it.
 pub fn same_network6(gateway: Ipv6Net, address: Ipv6Addr) -> Ipv6Net {
     Ipv6Net::new_assert(address, gateway.prefix_len())

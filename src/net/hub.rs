@@ -181,14 +181,6 @@ fn speaks_ipv6(message: &LinkMessage) -> bool {
     })
 }
 
-/// Whether a link has this IPv6 address.
-pub fn has_address6(rtnl: &mut Rtnl, link: u32, wanted: Ipv6Addr) -> Result<bool> {
-    let is_wanted = |message: &AddressMessage| {
-        message.attributes.iter().any(|attribute| matches!(attribute, AddressAttribute::Address(a) if *a == wanted))
-    };
-    Ok(rtnl.addresses6(link)?.iter().any(is_wanted))
-}
-
 /// The first IPv4 address of a link, with the prefix length of its network.
 pub fn address_of(rtnl: &mut Rtnl, link: u32) -> Result<Option<Ipv4Net>> {
     Ok(rtnl.addresses(link)?.iter().find_map(network_of))
@@ -196,21 +188,27 @@ pub fn address_of(rtnl: &mut Rtnl, link: u32) -> Result<Option<Ipv4Net>> {
 
 /// All addresses of a link.
 pub fn addresses_of(rtnl: &mut Rtnl, link: u32) -> Result<Vec<IpAddr>> {
-    let mut all: Vec<AddressMessage> = rtnl.addresses(link)?;
-    all.extend(rtnl.addresses6(link)?);
-    let own = |message: &AddressMessage| {
-        let local = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
+    let mut all = rtnl.addresses(link)?.iter().filter_map(own_address).collect::<Vec<_>>();
+    all.extend(addresses6_of(rtnl, link)?);
+    Ok(all)
+}
+
+/// All IPv6 addresses of a link.
+pub fn addresses6_of(rtnl: &mut Rtnl, link: u32) -> Result<Vec<IpAddr>> {
+    Ok(rtnl.addresses6(link)?.iter().filter_map(own_address).collect())
+}
+
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
             _ => None,
-        });
-        local.or_else(|| {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            })
         })
-    };
-    Ok(all.iter().filter_map(own).collect())
+    })
 }
 
 fn network_of(message: &AddressMessage) -> Option<Ipv4Net> {

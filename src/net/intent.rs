@@ -153,7 +153,7 @@ impl Intent {
             Driver::Ptp => Beside::Ptp(ptp::End::First { stale: false }),
             Driver::Bridge | Driver::Macvlan => Beside::Nothing,
         };
-        Bridge { definition: definition.clone(), link: None, addressed: false, addressed6: false, beside }
+        Bridge { definition: definition.clone(), link: None, addressed: false, addresses6: vec![], beside }
     }
 
     fn steps_of(&mut self, record: &Record, ends: &mut HashMap<String, u32>) -> Vec<Step> {

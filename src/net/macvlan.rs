@@ -73,7 +73,7 @@ pub fn find(rtnl: &mut Rtnl, mut definition: Definition) -> Result<Bridge> {
     // The LAN has the host on it too: its addresses are nobody else's.
     definition.kept = hub::addresses_of(rtnl, link.index)?;
     let beside = Beside::Nothing;
-    Ok(Bridge { definition, link: Some(link), addressed: false, addressed6: false, beside })
+    Ok(Bridge { definition, link: Some(link), addressed: false, addresses6: vec![], beside })
 }
 
 /// What an interface there cannot have.

@@ -7,10 +7,10 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::definition::{Definition, alias_of};
-use super::driver::{Beside, Driver, configure, has_ipv6, settings};
+use super::driver::{Beside, Driver, configure, has_ipv6, link_local, settings};
 pub use super::driver::{mac_of, same_network6};
 use super::guard::Guard;
 use super::hub::{self, Link, View};
@@ -37,8 +37,8 @@ pub struct Bridge {
     pub link: Option<Link>,
     /// Whether it has its IPv4 address.
     pub addressed: bool,
-    /// Whether it has its IPv6 address.
-    pub addressed6: bool,
+    /// The IPv6 addresses that it has, where it is to have some.
+    pub addresses6: Vec<IpAddr>,
     /// What its driver has besides.
     pub beside: Beside,
 }
@@ -53,7 +53,7 @@ impl Bridge {
             // Which of its ends is which is looked at when one is taken.
             Driver::Ptp => {
                 let beside = Beside::Nothing;
-                return Ok(Self { definition, link: None, addressed: false, addressed6: false, beside });
+                return Ok(Self { definition, link: None, addressed: false, addresses6: vec![], beside });
             }
             Driver::Bridge | Driver::Vxlan => {}
         }
@@ -74,15 +74,15 @@ impl Bridge {
                 format!("`ip link del {name}`: it is made again"),
             ));
         }
-        let addressed6 = match (definition.gateway6, &link) {
-            (Some(gateway), Some(link)) => hub::has_address6(rtnl, link.index, gateway.addr())?,
-            _ => false,
+        let addresses6 = match (definition.gateway6, &link) {
+            (Some(_), Some(link)) => hub::addresses6_of(rtnl, link.index)?,
+            _ => vec![],
         };
         let beside = match definition.driver {
             Driver::Vxlan => Beside::Vxlan(vxlan::find(rtnl, view, &definition)?),
             _ => Beside::Nothing,
         };
-        Ok(Self { addressed: address.is_some(), addressed6, definition, link, beside })
+        Ok(Self { addressed: address.is_some(), addresses6, definition, link, beside })
     }
 
     /// What there is of the network that is there without being defined: its gateway is what its bridge has.
@@ -137,7 +137,9 @@ impl Bridge {
         }
         let address = |address: IpNet| Step::AddAddress { place: Place::Hub, link: name.clone(), address };
         missing.extend((!self.addressed).then(|| address((*gateway).into())));
-        missing.extend(gateway6.filter(|_| !self.addressed6).map(|gateway| address(gateway.into())));
+        let own6 = gateway6.into_iter().flat_map(|gateway6| [*gateway6, link_local(mac_of(gateway.addr()))]);
+        let is_missing = |net: &Ipv6Net| !self.addresses6.contains(&net.addr().into());
+        missing.extend(own6.filter(is_missing).map(|net| address(net.into())));
         if !self.link.as_ref().is_some_and(|link| link.up) {
             missing.push(Step::SetUp { place: Place::Hub, link: name.clone() });
         }
@@ -351,7 +353,7 @@ mod tests {
 
     fn new_bridge() -> Bridge {
         let beside = Beside::Nothing;
-        Bridge { definition: default_network(), link: None, addressed: false, addressed6: false, beside }
+        Bridge { definition: default_network(), link: None, addressed: false, addresses6: vec![], beside }
     }
 
     fn there() -> Bridge {

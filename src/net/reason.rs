@@ -1,5 +1,7 @@
 //! Why a Step is there, in one sentence: what `--dry-run`, `--explain` and `explain` say above its commands.
 
+use ipnet::IpNet;
+
 use super::explain::colons;
 use super::program::{Direction, Filter};
 use super::step::{Place, Step};
@@ -12,6 +14,13 @@ pub fn reason(step: &Step) -> String {
              hardware address keeps it from taking its ports'"
             .into(),
         Step::SetAlias { .. } => "says whose it is: minirun uses no bridge that does not say so".into(),
+        Step::AddAddress { place: Place::Hub, address: IpNet::V6(address), .. }
+            if address.addr().is_unicast_link_local() =>
+        {
+            "the host asks by it where a container is when it passes on what others send there (RFC 4861); given by hand, it \
+             is usable at once"
+                .into()
+        }
         Step::AddAddress { place: Place::Hub, .. } => {
             "the bridge's own address is the gateway of its containers, and gives the host a route to them".into()
         }
@@ -19,7 +28,7 @@ pub fn reason(step: &Step) -> String {
             "an address that no other container has; its length brings the route to the neighbours".into()
         }
         Step::NoLinkLocal { .. } => {
-            "the kernel makes no fe80:: address by itself: none has to be checked for twins, and none is needed".into()
+            "the kernel makes no fe80:: address by itself, which would have to be checked for twins first".into()
         }
         Step::SetUp { place: Place::Container, link } if link == "lo" => {
             "programs talk to themselves over 127.0.0.1".into()
