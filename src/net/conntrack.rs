@@ -1,11 +1,13 @@
-//! Connections of UDP that the kernel remembers (conntrack, over nfnetlink: `linux/netfilter/nfnetlink_conntrack.h`) are
-//! forgotten when a port is published or taken back. A client that sends again and again keeps its entry alive, and the
-//! entry says where its packets go: to a container that has ended, or to nobody.
+//! Connections that the kernel remembers (conntrack, over nfnetlink: `linux/netfilter/nfnetlink_conntrack.h`) and should not:
+//! those of UDP when a port is published or taken back, and what began while somebody had flushed the rules. A client that
+//! sends again and again keeps its entry alive, and the entry says where its packets go: to a container that has ended, or to
+//! nobody.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE};
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::libc;
@@ -21,10 +23,16 @@ const DELETE: u16 = 2;
 const ORIGINAL: u16 = 1;
 /// `CTA_TUPLE_REPLY`: how answers look.
 const REPLY: u16 = 2;
+/// `CTA_STATUS`, and some of its bits (`IPS_*`).
+const STATUS: u16 = 3;
+const ANSWERED: u32 = 1 << 1;
+const SOURCE_NATTED: u32 = 1 << 4;
+const DESTINATION_NATTED: u32 = 1 << 5;
 const TUPLE_ADDRESSES: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const IPV4_SOURCE: u16 = 1;
 const IPV4_DESTINATION: u16 = 2;
+const IPV6_SOURCE: u16 = 3;
 const NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
@@ -32,16 +40,68 @@ const DESTINATION_PORT: u16 = 3;
 /// Forgets what is remembered of these ports of the host, those of UDP.
 pub fn forget(ports: &[Port]) -> Result<()> {
     let udp: Vec<&Port> = ports.iter().filter(|port| port.protocol == Protocol::Udp).collect();
-    for (family, is_ours) in [(libc::AF_INET, true), (libc::AF_INET6, false)] {
-        let ours: Vec<&Port> = udp.iter().copied().filter(|port| port.address.is_ipv4() == is_ours).collect();
+    for is_ipv4 in [true, false] {
+        let ours: Vec<&Port> = udp.iter().copied().filter(|port| port.address.is_ipv4() == is_ipv4).collect();
         if !ours.is_empty() {
-            forget_family(family as u8, &ours).context("forget what is remembered of a published port")?;
+            forget_all(is_ipv4, |flow| ours.iter().any(|port| flow.is_to(port)))
+                .context("forget what is remembered of a published port")?;
         }
     }
     Ok(())
 }
 
-fn forget_family(family: u8, ports: &[&Port]) -> Result<()> {
+/// Forgets what began while there were no rules: what came to one of these ports or from one of these networks, was not
+/// translated and had no answer. Whoever sent it sends it again, and the kernel would remember what to do with it.
+pub fn forget_untranslated(networks: &[IpNet], ports: &[Port]) -> Result<()> {
+    for is_ipv4 in [true, false] {
+        forget_all(is_ipv4, |flow| {
+            let is_ours = |net: &IpNet| flow.source.is_some_and(|source| net.contains(&source));
+            let went_out = flow.status & SOURCE_NATTED == 0 && networks.iter().any(is_ours);
+            let came_in = flow.status & DESTINATION_NATTED == 0 && ports.iter().any(|port| flow.is_to(port));
+            flow.status & ANSWERED == 0 && (went_out || came_in)
+        })
+        .context("forget what was not translated")?;
+    }
+    Ok(())
+}
+
+/// What is remembered of a connection, as its first packet looked when it came.
+struct Flow {
+    source: Option<IpAddr>,
+    protocol: Option<u8>,
+    destination_port: Option<u16>,
+    status: u32,
+}
+
+impl Flow {
+    /// From its original tuple, and its status (`IPS_*`).
+    fn of(tuple: &[u8], status: u32) -> Self {
+        let part = |outer: u16, inner: &[u16]| {
+            let (_, value) = attributes(tuple).find(|(kind, _)| *kind == outer)?;
+            attributes(value).find(|(kind, _)| inner.contains(kind)).map(|(_, value)| value)
+        };
+        let source = part(TUPLE_ADDRESSES, &[IPV4_SOURCE, IPV6_SOURCE]).and_then(|value| {
+            let four = <[u8; 4]>::try_from(value).map(IpAddr::from);
+            four.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
+        });
+        let port = part(TUPLE_PROTOCOL, &[DESTINATION_PORT]);
+        Self {
+            source,
+            protocol: part(TUPLE_PROTOCOL, &[NUMBER]).and_then(|value| value.first().copied()),
+            destination_port: port.and_then(|value| value.try_into().ok()).map(u16::from_be_bytes),
+            status,
+        }
+    }
+
+    /// Whether it went to that port of the host.
+    fn is_to(&self, port: &Port) -> bool {
+        let range = port.host..=port.host + (port.count - 1);
+        self.protocol == Some(port.protocol.number()) && self.destination_port.is_some_and(|to| range.contains(&to))
+    }
+}
+
+fn forget_all(is_ipv4: bool, is_wanted: impl Fn(&Flow) -> bool) -> Result<()> {
+    let family = if is_ipv4 { libc::AF_INET } else { libc::AF_INET6 } as u8;
     let socket = Socket::new(NETLINK_NETFILTER)?;
     let mut bytes = Vec::new();
     message(&mut bytes, GET, NLM_F_REQUEST | NLM_F_DUMP, family, ORIGINAL, &[]);
@@ -57,9 +117,12 @@ fn forget_family(family: u8, ports: &[&Port]) -> Result<()> {
             if let Some((errno, words)) = answer.error() {
                 return Err(explain_error(errno, words.as_deref()));
             }
-            let mut all = attributes(answer.bytes.get(20..).unwrap_or_default());
-            let original = all.find(|(kind, _)| *kind == ORIGINAL).map(|(_, value)| value);
-            found.extend(original.filter(|tuple| is_for(tuple, ports)).map(<[u8]>::to_vec));
+            let find = |wanted: u16| {
+                let mut all = attributes(answer.bytes.get(20..).unwrap_or_default());
+                all.find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+            };
+            let status = find(STATUS).and_then(|value| value.try_into().ok()).map_or(0, u32::from_be_bytes);
+            found.extend(find(ORIGINAL).filter(|tuple| is_wanted(&Flow::of(tuple, status))).map(<[u8]>::to_vec));
         }
     }
     for tuple in found {
@@ -70,16 +133,6 @@ fn forget_family(family: u8, ports: &[&Port]) -> Result<()> {
         recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     }
     Ok(())
-}
-
-/// Whether it is of UDP and went to one of these ports.
-fn is_for(tuple: &[u8], ports: &[&Port]) -> bool {
-    let Some((_, protocol)) = attributes(tuple).find(|(kind, _)| *kind == TUPLE_PROTOCOL) else { return false };
-    let value = |wanted: u16| attributes(protocol).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let number = value(NUMBER).and_then(|value| value.first().copied());
-    let port = value(DESTINATION_PORT).and_then(|value| value.try_into().ok()).map(u16::from_be_bytes);
-    number == Some(Protocol::Udp.number())
-        && port.is_some_and(|port| ports.iter().any(|own| (own.host..=own.host + (own.count - 1)).contains(&port)))
 }
 
 /// What the kernel remembers of connections in one network namespace, to be asked while a container runs.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::anchor;
 use super::definition::{BRIDGE, Definition, Definitions};
 use super::hub::{self, Taken, View};
 use super::mode::{self, Attachment};
@@ -106,7 +107,8 @@ fn make_directory(directory: &Path) -> Result<()> {
     if let Some(parent) = directory.parent() {
         state::private_directory(parent)?;
     }
-    state::private_directory(directory)
+    state::private_directory(directory)?;
+    anchor::make_fifo(&directory.join(anchor::FIFO))
 }
 
 /// Waits for one's turn: shared by all that attach containers, alone for who makes or takes away.

@@ -9,18 +9,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::fcntl::FlockArg;
 use nix::libc::{self, sock_filter};
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::apply::Applier;
+use super::definition::Definition;
 use super::look::{Look, lock};
 use super::mode::Attachment;
+use super::publish::Port;
 use super::rtnl::Rtnl;
 use super::step::Step;
 use super::table::{Change, Element};
-use super::{foreign, hub, nft, opened};
+use super::{conntrack, foreign, hub, nft, opened};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -36,12 +39,18 @@ pub struct Mender {
     attachments: Vec<Attachment>,
     data_root: PathBuf,
     /// Its published ports.
+    ports: Vec<Port>,
+    /// What leads to them.
     elements: Vec<Element>,
 }
 
 impl Mender {
     /// Listens from now on.
-    pub fn listen(attachments: Vec<Attachment>, data_root: PathBuf, elements: Vec<Element>) -> Result<Self> {
+    pub fn listen(
+        attachments: Vec<Attachment>,
+        data_root: PathBuf,
+        (ports, elements): (Vec<Port>, Vec<Element>),
+    ) -> Result<Self> {
         let open = || -> io::Result<(Socket, Option<u32>)> {
             let mut events = Socket::new(NETLINK_NETFILTER)?;
             events.bind(&SocketAddr::new(0, 0))?;
@@ -53,7 +62,7 @@ impl Mender {
             Ok((events, generation))
         };
         let (events, generation) = open().context("listen to changes of nftables")?;
-        Ok(Self { events: Some(events), generation, attachments, data_root, elements })
+        Ok(Self { events: Some(events), generation, attachments, data_root, ports, elements })
     }
 
     /// Readable when something was deleted.
@@ -94,7 +103,14 @@ impl Mender {
         let mut applier = Applier::new(&mut rtnl, 0);
         applier.apply(&steps)?;
         applier.commit();
-        Ok(())
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let networks = bridges.iter().flat_map(|bridge| {
+            let Definition { gateway, gateway6, .. } = &bridge.definition;
+            [Some(IpNet::from(gateway.trunc())), gateway6.map(|net| net.trunc().into())]
+        });
+        conntrack::forget_untranslated(&networks.flatten().collect::<Vec<_>>(), &self.ports)
     }
 
     /// The published ports that are not there any more.

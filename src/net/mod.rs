@@ -5,6 +5,7 @@
 //! calls them in this order.
 
 pub mod access;
+pub mod anchor;
 pub mod apply;
 pub mod args;
 pub mod bridge;

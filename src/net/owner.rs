@@ -53,7 +53,7 @@ fn called(pid: u32, process: &Path) -> String {
     format!("{} (pid {pid})", name.trim_end())
 }
 
-/// A bound socket that does not listen is in no list of the kernel's; those are minirun's own, whose records say so.
+/// What is held by a lock, or by a socket that was bound a moment ago, is in no list of the kernel's; minirun's own records tell it.
 fn reserved(address: SocketAddr, protocol: Protocol, state: &Path) -> Option<String> {
     let containers = fs::read_dir(state.join("containers")).ok()?;
     for entry in containers.flatten() {

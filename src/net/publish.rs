@@ -1,7 +1,7 @@
 //! Published ports: what `-p` means, and the elements of the table that make it so.
 //!
-//! A host port is taken by a socket that is bound to it and listens to nobody: while a container has it no other program
-//! gets it, and the kernel gives it back however minirun ends. Packets never reach that socket, because the table leads them
+//! A host port is taken by a socket that is bound to it and hears nothing: while a container has it no other program
+//! gets it, and the kernel gives it back however minirun ends. Packets do not reach that socket, because the table leads them
 //! to the container before the host looks for one.
 
 use std::fs::File;
@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt};
+use nix::libc::{self, sock_filter};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, listen, socket_with, sockopt};
 
 use super::Interface;
 use super::claim::Ports;
@@ -76,7 +77,7 @@ pub fn take(wishes: &[Wish], interface: &Interface, place: Place<'_>) -> Result<
             let before = taken.ports.len();
             let Bound { sockets, claims, .. } = taken.take(&part, interface, place)?;
             if !place.dry {
-                sockets.into_iter().for_each(|(at, socket)| taken.keep(before, at, socket));
+                sockets.into_iter().try_for_each(|(at, socket)| taken.keep(before, at, socket))?;
                 claims.into_iter().for_each(|(address, file)| taken.keep_claim(before, address, file));
             }
         }
@@ -117,14 +118,16 @@ pub fn parts(wish: &Wish) -> Vec<(Option<Range>, u16, u16)> {
 
 impl Taken {
     /// Keeps a socket that is bound at an address, for one of the ports from number `from` on.
-    fn keep(&mut self, from: usize, at: SocketAddr, socket: OwnedFd) {
-        let Some(port) = self.ports[from..].iter().find(|port| port.address == at.ip()).cloned() else { return };
+    fn keep(&mut self, from: usize, at: SocketAddr, socket: OwnedFd) -> Result<()> {
+        let Some(port) = self.ports[from..].iter().find(|port| port.address == at.ip()).cloned() else { return Ok(()) };
         if port.is_relayed() || port.address == Ipv6Addr::UNSPECIFIED && port.protocol != Protocol::Sctp {
             let target = SocketAddr::new(port.target, port.port + (at.port() - port.host));
             self.relayed.push(Relayed { port, socket, target });
         } else if self.held.len() < MOST_HELD {
+            deafen(&socket, port.protocol).with_context(|| format!("publish {port}"))?;
             self.held.push(Held { port, _by: socket });
         }
+        Ok(())
     }
 
     fn keep_claim(&mut self, from: usize, address: IpAddr, file: File) {
@@ -328,6 +331,17 @@ fn hold(address: SocketAddr, protocol: Protocol, state: &Path) -> Result<Option<
     let local = getsockname(&socket).with_context(failed)?;
     let local: SocketAddr = local.try_into().with_context(failed)?;
     Ok(Some((socket, local.port())))
+}
+
+/// What reaches a socket that only holds a port is dropped, and its sender asks again: nothing does but in the moment in which
+/// somebody has flushed the rules, and without this the host would answer that nobody is there.
+fn deafen(socket: &OwnedFd, protocol: Protocol) -> Result<()> {
+    const NOTHING: sock_filter = sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+    crate::sys::attach_filter(socket, &[NOTHING])?;
+    if protocol == Protocol::Tcp {
+        listen(socket, 1)?;
+    }
+    Ok(())
 }
 
 /// The error of a port that somebody has.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::access;
+use super::anchor::Anchor;
 use super::dns::{self, Responder};
 use super::members::Members;
 use super::mend::Mender;
@@ -29,6 +30,8 @@ pub struct Services {
     pub members: Option<Members>,
     /// Who sees to its rules.
     pub rules: Option<Mender>,
+    /// What holds connections while there are none.
+    pub anchor: Option<Anchor>,
     /// Where other commands ask for changes.
     pub control: Option<Control>,
     /// What keeps its packets.
@@ -46,12 +49,20 @@ impl Services {
         let rules = self.rules.iter().filter_map(Mender::as_fd);
         let relays = self.relays.iter().map(|(_, relay)| relay).chain(&self.host).map(Relay::fd);
         let capture = self.capture.iter().map(Recorder::as_fd);
-        names.chain(rules).chain(self.control.iter().map(Control::as_fd)).chain(capture).chain(relays).collect()
+        let anchor = self.anchor.iter().filter_map(Anchor::as_fd);
+        names
+            .chain(rules)
+            .chain(anchor)
+            .chain(self.control.iter().map(Control::as_fd))
+            .chain(capture)
+            .chain(relays)
+            .collect()
     }
 
     /// After so long there is something to do in any case.
     pub fn timeout(&self) -> Option<Duration> {
-        self.relays.iter().map(|(_, relay)| relay).chain(&self.host).filter_map(Relay::timeout).min()
+        let relays = self.relays.iter().map(|(_, relay)| relay).chain(&self.host).filter_map(Relay::timeout);
+        relays.chain(self.anchor.as_ref().and_then(Anchor::timeout)).min()
     }
 
     /// Passes on what comes to a socket, which is a part of `port`.
@@ -80,6 +91,10 @@ impl Services {
             && next()
         {
             rules.serve();
+        }
+        if let Some(anchor) = &mut self.anchor {
+            let told = anchor.as_fd().is_some() && next();
+            anchor.serve(told);
         }
         let asked = self.control.is_some() && next();
         if let Some(capture) = &mut self.capture
@@ -118,6 +133,9 @@ impl Network {
         let forward = hub.bridges.iter().any(|bridge| !bridge.definition.internal);
         // Where there is no bridge there are no rules of the host.
         let bridged = hub.bridges.iter().any(|bridge| bridge.definition.driver.has_bridge());
+        if bridged && services.anchor.is_none() {
+            services.anchor = Some(Anchor::new(&hub.directory));
+        }
         if let (Some(tcp), Some(udp)) = (self.names.pop(), self.names.pop()) {
             let options = dns::Options { forward, ..self.answers.clone() };
             services.names = Some(Responder::new(udp, tcp, options)?);
@@ -131,7 +149,8 @@ impl Network {
         }
         services.members = Some(Members::of(&self.interfaces, self.gateway(), &self.own.state));
         let attachments = self.mode.attachments().to_vec();
-        let listen = || Mender::listen(attachments, self.own.data_root.clone(), self.published.clone());
+        let listen =
+            || Mender::listen(attachments, self.own.data_root.clone(), (self.ports.clone(), self.published.clone()));
         services.rules = bridged.then(listen).transpose()?;
         Ok(())
     }

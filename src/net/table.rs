@@ -11,6 +11,9 @@ use ipnet::IpNet;
 /// The family and name of the table.
 pub const TABLE: &str = "minirun";
 
+/// The name of the table that stays when all others are flushed (`anchor.rs`).
+pub const ANCHOR: &str = "minirun-anchor";
+
 /// What its comment says: another layout of minirun's is another text.
 pub const COMMENT: &str = "minirun 4";
 

@@ -3,7 +3,7 @@
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use nix::libc;
 
-use super::super::table::{COMMENT, Change, Element, Field, Hook, Match, Set, TABLE, Value};
+use super::super::table::{ANCHOR, COMMENT, Change, Element, Field, Hook, Match, Set, TABLE, Value, Verdict};
 use super::expression::{UNNAMED, encode_match, encode_verdict};
 use super::message::{
     DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, SUBSYSTEM, attribute, message,
@@ -82,6 +82,40 @@ pub fn encode(bytes: &mut Vec<u8>, change: &Change, sequence: u32, acknowledge: 
             });
         }
     }
+}
+
+/// Writes a table that its socket owns, with a chain of NAT in which nothing is decided, as messages 1 to 3.
+pub fn encode_anchor(bytes: &mut Vec<u8>) {
+    /// `NFT_TABLE_F_OWNER`.
+    const OWNER: u32 = 2;
+    const CHAIN: &str = "kept";
+    let kind = |message: u16| SUBSYSTEM << 8 | message;
+    let flags = NLM_F_REQUEST | NLM_F_CREATE;
+    message(bytes, kind(NEW_TABLE), flags | NLM_F_EXCL, 0, 1, |body| {
+        string(body, 1, ANCHOR);
+        number(body, 2, OWNER);
+        attribute(body, 6, &user_data("keeps connections translated while rules are flushed"));
+    });
+    message(bytes, kind(NEW_CHAIN), flags | NLM_F_EXCL, 0, 2, |body| {
+        string(body, 1, ANCHOR);
+        string(body, 3, CHAIN);
+        nest(body, 4, |hook| {
+            number(hook, 1, 4);
+            // After everybody else.
+            number(hook, 2, 200);
+        });
+        number(body, 5, 1);
+        string(body, 7, "nat");
+    });
+    // The kernel follows connections only as long as some rule asks for it.
+    message(bytes, kind(NEW_RULE), flags | NLM_F_APPEND | NLM_F_ACK, 0, 3, |body| {
+        string(body, 1, ANCHOR);
+        string(body, 2, CHAIN);
+        nest(body, 4, |list| {
+            encode_match(list, &Match::EstablishedOrRelated, 3);
+            encode_verdict(list, Verdict::Accept);
+        });
+    });
 }
 
 /// nft's own numbers for data types; the kernel only keeps them for listings.

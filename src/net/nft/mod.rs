@@ -1,4 +1,5 @@
-//! The wire of nftables (nfnetlink, `linux/netfilter/nf_tables.h`): the one table `inet minirun`, written in transactions.
+//! The wire of nftables (nfnetlink, `linux/netfilter/nf_tables.h`): the one table `inet minirun`, written in transactions, and its
+//! anchor.
 //!
 //! Used by `apply.rs` (changes) and `hub.rs` (is the table there?); no other file knows the wire, but `foreign/`, which reads
 //! what [`list`] lists of other tables. What the own table holds is said in `table.rs`. The bytes are those that nft(8) sends,
@@ -21,7 +22,7 @@ use nix::libc;
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
-use self::encode::{encode, encode_element};
+use self::encode::{encode, encode_anchor, encode_element};
 use self::message::{BATCH_BEGIN, BATCH_END, GET_CHAIN, GET_ELEMENT, GET_TABLE, SUBSYSTEM, message, string};
 use super::rtnl::Refused;
 use super::table::{CHAINS, Change, Element, TABLE, Table};
@@ -58,6 +59,18 @@ pub fn commit_by(socket: Socket, changes: &[&Change]) -> Result<(), Refused> {
     let answer = answer(&socket);
     let_the_kernel_close(socket);
     answer
+}
+
+/// Makes the table that no other socket than this one can change or take away (`anchor.rs`).
+pub fn anchor() -> Result<Socket, Refused> {
+    let socket = open().map_err(broken)?;
+    let _ = socket.set_ext_ack(true);
+    let mut bytes = Vec::with_capacity(512);
+    message(&mut bytes, BATCH_BEGIN, 0, SUBSYSTEM, 0, |_| {});
+    encode_anchor(&mut bytes);
+    message(&mut bytes, BATCH_END, 0, SUBSYSTEM, 4, |_| {});
+    socket.send(&bytes, 0).map_err(broken)?;
+    answer(&socket).map(|()| socket)
 }
 
 fn broken(error: io::Error) -> Refused {

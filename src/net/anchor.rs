@@ -1,0 +1,137 @@
+//! What keeps connections translated while all rules are away.
+//!
+//! Who flushes nftables takes the rules for a few milliseconds, until a holder has mended them (`mend.rs`); with the last rule of
+//! that kind the kernel stops to translate at all, also what it has translated before, and an answer to an untranslated packet is
+//! a reset. So one of the holders owns a table of its own, `inet minirun-anchor`, in which nothing is decided, but which has
+//! a chain of NAT and a rule that asks for a connection's state. A flush by others leaves out a table that has an owner
+//! (`NFT_TABLE_F_OWNER`), and it goes with the owner's socket.
+//!
+//! It is one for all containers, so that no packet pays for their number. The others wait at a FIFO of the hub's directory
+//! that the owner has open for writing: when it ends, however that is, they are told, and one of them is the next.
+//!
+//! Used by `services.rs`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use netlink_sys::Socket;
+use nix::libc;
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, open};
+
+use super::nft;
+
+/// Its name in a hub's directory.
+pub const FIFO: &str = "anchor";
+/// A container that has ended before does not pay for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Until the table of an owner that has ended is gone.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Sees to it that somebody owns the table.
+#[derive(Debug)]
+pub struct Anchor {
+    path: PathBuf,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It is looked for an owner at that time; with the lock, only the table is missing.
+    Later(Instant, Option<OwnedFd>),
+    /// Another one is the owner, until this FIFO has nobody who writes.
+    Watch(OwnedFd),
+    /// This one is. The lock is the FIFO itself, open for writing.
+    Own(Option<Socket>, #[expect(dead_code, reason = "held, not read")] OwnedFd),
+    /// It could not be done.
+    Off,
+}
+
+impl Anchor {
+    /// In a hub's directory, before long.
+    pub fn new(directory: &Path) -> Self {
+        Self { path: directory.join(FIFO), state: State::Later(Instant::now() + PATIENCE, None) }
+    }
+
+    /// Readable, or hung up, when there is something to do.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Watch(fifo) => Some(fifo.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// After so long there is something to do in any case.
+    pub fn timeout(&self) -> Option<Duration> {
+        match self.state {
+            State::Later(at, _) => Some(at.saturating_duration_since(Instant::now())),
+            _ => None,
+        }
+    }
+
+    /// Does what there is to do; `told` is whether its descriptor was ready. That it cannot be done ends no container: rules
+    /// come back without it.
+    pub fn serve(&mut self, told: bool) {
+        let state = std::mem::replace(&mut self.state, State::Off);
+        self.state = match state {
+            State::Later(at, lock) if at <= Instant::now() => self.take(lock).unwrap_or(State::Off),
+            State::Watch(_) if told => self.take(None).unwrap_or(State::Off),
+            other => other,
+        };
+    }
+
+    fn take(&self, lock: Option<OwnedFd>) -> Result<State> {
+        let fifo = match lock {
+            Some(fifo) => fifo,
+            None => {
+                // Open for writing before it is looked who has the lock: whoever waits is told when neither has it any more.
+                let fifo = self.open(OFlags::RDWR)?;
+                match flock(&fifo, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => fifo,
+                    Err(rustix::io::Errno::WOULDBLOCK) => return Ok(State::Watch(self.open(OFlags::RDONLY)?)),
+                    Err(error) => return Err(error).context("lock the anchor"),
+                }
+            }
+        };
+        Ok(match nft::anchor() {
+            Ok(table) => State::Own(Some(table), fifo),
+            // The kernel has not yet taken the one of the owner before.
+            Err(refused) if [libc::EEXIST, libc::EPERM].contains(&refused.errno) => {
+                State::Later(Instant::now() + AGAIN, Some(fifo))
+            }
+            // With the lock: the next one would fare no better.
+            Err(_) => State::Own(None, fifo),
+        })
+    }
+
+    fn open(&self, how: OFlags) -> Result<OwnedFd> {
+        let open = || open(&self.path, how | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
+        match open() {
+            Err(rustix::io::Errno::NOENT) => {
+                make_fifo(&self.path)?;
+                open()
+            }
+            opened => opened,
+        }
+        .context("open the anchor")
+    }
+}
+
+/// Makes the FIFO; one that is there already will do.
+pub fn make_fifo(path: &Path) -> Result<()> {
+    match mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
+        Err(error) if error != rustix::io::Errno::EXIST => Err(error).context("make the anchor"),
+        _ => Ok(()),
+    }
+}
+
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        if let State::Own(table, _) = &mut self.state
+            && let Some(table) = table.take()
+        {
+            nft::let_the_kernel_close(table);
+        }
+    }
+}
