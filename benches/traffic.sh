@@ -33,9 +33,10 @@ container() { # HOST NAME OPTION...: prints the network of a new container of th
 }
 address() { "$minirun" inspect --format '{{.NetworkSettings.IPAddress}}' "$1"; }
 
-# For each kind of traffic: the medians of the first way and of the others, and the median of what a round says of the two.
-table() { # FORMAT OF A FIGURE, FIRST WAY
-  awk -F '\t' -v form="$1" -v first="$2" '
+# For each kind of traffic: the median of each way, and the median of what a round says of it and of each base.
+table() { # FORMAT OF A FIGURE, BASE...
+  local IFS=,
+  awk -F '\t' -v form="$1" -v bases="${*:2}" '
     function middle(all, n,   i, j, t) {
       for (i = 2; i <= n; i++) for (j = i; j > 1 && all[j - 1] > all[j]; j--) { t = all[j]; all[j] = all[j - 1]; all[j - 1] = t }
       return n % 2 ? all[(n + 1) / 2] : (all[n / 2] + all[n / 2 + 1]) / 2
@@ -44,14 +45,20 @@ table() { # FORMAT OF A FIGURE, FIRST WAY
     !($2 in ways) { ways[$2]; way[++number] = $2 }
     { value[$1, $2, ++n[$1, $2]] = $3 }
     END {
+      parts = split(bases, base, ",")
       for (k = 1; k <= count; k++)
         for (w = 1; w <= number; w++) {
           runs = n[kind[k], way[w]]
-          for (i = 1; i <= runs; i++) {
-            all[i] = value[kind[k], way[w], i]
-            ratio[i] = value[kind[k], first, i] ? all[i] / value[kind[k], first, i] : 0
+          for (i = 1; i <= runs; i++) all[i] = value[kind[k], way[w], i]
+          printf "| %s | %s | " form " |", kind[k], way[w], middle(all, runs)
+          for (b = 1; b <= parts; b++) {
+            for (i = 1; i <= runs; i++) {
+              to = value[kind[k], base[b], i]
+              ratio[i] = to ? value[kind[k], way[w], i] / to : 0
+            }
+            printf " %.3f |", middle(ratio, runs)
           }
-          printf "| %s | %s | " form " | %.2f | %d |\n", kind[k], way[w], middle(all, runs), middle(ratio, runs), runs
+          printf " %d |\n", runs
         }
     }' "$samples"
 }
@@ -79,7 +86,8 @@ END
 }
 
 throughput() {
-  local seconds=2
+  # Short, and often in turns: a machine is not the same for long.
+  local megabytes=600
   # Other hosts, on which minirun has never been, with the same made by hand: two namespaces at a bridge; and with the one rule
   # more without which they reach nothing outside.
   by_hand hand
@@ -101,7 +109,7 @@ END
     background in_network "$network" iperf3 -s
   done
   iperf() { # NETWORK ADDRESS: prints bits a second that arrived
-    in_network "$1" iperf3 -J -t "$seconds" -c "$2" | awk '/"sum_received"/ { there = 1 } there && /"bits_per_second"/ { sub(",", "", $2); print $2; exit }'
+    in_network "$1" iperf3 -J -n "${megabytes}M" -c "$2" | awk '/"sum_received"/ { there = 1 } there && /"bits_per_second"/ { sub(",", "", $2); print $2; exit }'
   }
   answers "$two" "$(address one)" 5201
   answers "$two" "$gateway" 5201
@@ -116,25 +124,25 @@ END
     done
   }
   between() { # WHAT ADDRESS-BY-HAND ADDRESS
-    ways+=("$1|by hand|/run/netns/hand3|$2" "$1|by hand, with NAT|/run/netns/nat3|$2" "$1|minirun|$two|$3")
+    ways+=("$1|by hand|/run/netns/hand3|$2" "$1|by hand with NAT|/run/netns/nat3|$2" "$1|minirun|$two|$3")
   }
   local ways=()
   asks 0
   between 'container to container' 172.29.0.2 "$(address one)"
   between 'container to host' 172.29.0.1 "$gateway"
-  turns "$seconds" iperf "${ways[@]}"
+  turns 0.35 iperf "${ways[@]}"
   if asks 1; then
     ways=()
     between 'container to container, br_netfilter' 172.29.0.2 "$(address one)"
-    turns "$seconds" iperf "${ways[@]}"
+    turns 0.35 iperf "${ways[@]}"
   fi
-  echo "$(machine), iperf3, $seconds s each, $rounds interleaved rounds, $version"
+  echo "$(machine), iperf3, $megabytes MB each, $rounds interleaved rounds, $version"
   echo
-  echo '| one TCP stream | | Gbit/s | x by hand | runs |'
-  echo '|---|---|---:|---:|---:|'
+  echo '| one TCP stream | | Gbit/s | x without NAT | x with NAT | runs |'
+  echo '|---|---|---:|---:|---:|---:|'
   awk -F '\t' -v OFS='\t' '{ $3 /= 1e9; print }' "$samples" >"$samples.gbit"
   mv "$samples.gbit" "$samples"
-  table %.1f 'by hand'
+  table %.1f 'by hand' 'by hand with NAT'
 }
 
 connections() {
@@ -187,7 +195,7 @@ turns() { # SECONDS COMMAND "WHAT|HOW|NETWORK|ADDRESS"...
   local seconds=$1 command=$2 round i what how network at value
   local ways=("${@:3}")
   local count=${#ways[@]}
-  echo "bench: $((rounds * count * seconds)) s" >&2
+  awk -v rounds="$rounds" -v count="$count" -v s="$seconds" 'BEGIN { printf "bench: %d s\n", rounds * count * s }' >&2
   # The round -1 is to warm up.
   for ((round = -1; round < rounds; round++)); do
     for ((i = 0; i < count; i++)); do

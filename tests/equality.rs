@@ -132,6 +132,7 @@ fn networks(host: &Host, options: &[&str]) {
         "ip netns add far; ip link add eth9 mtu 1300 type veth peer name far0 netns far; ip -n far link set far0 up
          ip link set eth9 address 02:00:00:00:00:99 addrgenmode none; sysctl -qw net.ipv4.conf.eth9.arp_filter=1
          ip addr add 10.77.0.1/24 brd + dev eth9; ip -6 addr add fd77::1/64 dev eth9 nodad; ip link set eth9 up
+         until ip -6 route show table local | grep -q 'fd77::1 '; do sleep 0.01; done
          ip route add 10.88.0.0/16 via 10.77.0.2 dev eth9 metric 77; ip -6 route add fd88::/64 via fd77::2 dev eth9
          ip link add eth8 type veth peer name far8 netns far; ip -n far link set far8 up; ip link set eth8 up
          for link in eth8 eth9; do until ip link show $link | grep -q 'state UP'; do sleep 0.01; done; done",

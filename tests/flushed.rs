@@ -61,6 +61,8 @@ struct Talk {
     thread: JoinHandle<std::io::Result<()>>,
 }
 
+/// Between one word and the next: less than the rules are away, and time for others.
+const PAUSE: Duration = Duration::from_millis(1);
 /// After so many answers each of them ends by itself.
 const ALL: u32 = u32::MAX;
 
@@ -80,6 +82,7 @@ impl Talk {
                 if count.load(Ordering::Relaxed) == ALL {
                     break;
                 }
+                std::thread::sleep(PAUSE);
                 stream.write_all(&number.to_be_bytes())?;
                 stream.read_exact(&mut said)?;
                 assert_eq!(u32::from_be_bytes(said), number);
@@ -154,7 +157,7 @@ fn is_anchored(host: &Host) -> bool {
 host_test!(connections_live_on, within 120, |host| {
     let stage = Stage::set(host);
     let talks: Vec<_> = stage.ways().map(|(what, from, to, port)| Talk::begin(what, &from, to, port)).collect();
-    for _ in 0..20 {
+    for _ in 0..10 {
         host.sh("nft flush ruleset").ok();
         let before: Vec<u32> = talks.iter().map(Talk::answers).collect();
         let go_on = || talks.iter().zip(&before).all(|(talk, before)| talk.answers() > before + 5);
@@ -186,6 +189,7 @@ impl Caller {
                     stream.write_all(b"well")?;
                     stream.read_exact(&mut [0; 4])?;
                     count += 1;
+                    std::thread::sleep(PAUSE);
                 }
                 Ok(count)
             })
@@ -196,14 +200,14 @@ impl Caller {
     fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         let count = self.thread.join().expect("a thread").unwrap_or_else(|error| panic!("{}: {error}", self.what));
-        assert!(count > 10, "{}: {count}", self.what);
+        assert!(count > 2, "{}: {count}", self.what);
     }
 }
 
 host_test!(connections_begin, within 120, |host| {
     let stage = Stage::set(host);
     let callers: Vec<_> = stage.ways().map(|(what, from, to, port)| Caller::begin(what, &from, to, port)).collect();
-    for _ in 0..20 {
+    for _ in 0..10 {
         host.sh("nft flush ruleset").ok();
         std::thread::sleep(Duration::from_millis(250));
     }

@@ -18,6 +18,7 @@ fn ground(host: &Host) {
          sysctl -qw net.ipv4.conf.eth9.arp_filter=1 net.ipv6.conf.eth9.hop_limit=77
          ip addr add 10.77.0.1/24 brd + dev eth9; ip addr add 10.77.0.9/24 brd + dev eth9
          ip -6 addr add fd77::1/64 dev eth9 nodad; ip link set eth9 up
+         until ip -6 route show table local | grep -q 'fd77::1 '; do sleep 0.01; done
          ip route add 10.88.0.0/16 via 10.77.0.2 dev eth9 metric 77; ip route add 10.89.0.0/16 dev eth9
          ip -6 route add fd88::/64 via fd77::2 dev eth9")
         .ok();

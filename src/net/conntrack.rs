@@ -23,8 +23,9 @@ const DELETE: u16 = 2;
 const ORIGINAL: u16 = 1;
 /// `CTA_TUPLE_REPLY`: how answers look.
 const REPLY: u16 = 2;
-/// `CTA_STATUS`, and some of its bits (`IPS_*`).
+/// `CTA_STATUS`, `CTA_STATUS_MASK`, and some of the bits (`IPS_*`).
 const STATUS: u16 = 3;
+const STATUS_MASK: u16 = 26;
 const ANSWERED: u32 = 1 << 1;
 const SOURCE_NATTED: u32 = 1 << 4;
 const DESTINATION_NATTED: u32 = 1 << 5;
@@ -43,20 +44,29 @@ pub fn forget(ports: &[Port]) -> Result<()> {
     for is_ipv4 in [true, false] {
         let ours: Vec<&Port> = udp.iter().copied().filter(|port| port.address.is_ipv4() == is_ipv4).collect();
         if !ours.is_empty() {
-            forget_all(is_ipv4, |flow| ours.iter().any(|port| flow.is_to(port)))
+            forget_all(is_ipv4, &[], |flow| ours.iter().any(|port| flow.is_to(port)))
                 .context("forget what is remembered of a published port")?;
         }
     }
     Ok(())
 }
 
-/// Forgets what began while there were no rules: what came to one of these ports or from one of these networks, was not
+/// Forgets what began while there were no rules: what left one of these networks or came to one of these ports, was not
 /// translated and had no answer. Whoever sent it sends it again, and the kernel would remember what to do with it.
 pub fn forget_untranslated(networks: &[IpNet], ports: &[Port]) -> Result<()> {
+    // The kernel goes through those without an answer alone (Linux 5.17; one that does not know this sends all).
+    let mut unanswered = Vec::new();
+    attribute(&mut unanswered, STATUS, &0u32.to_be_bytes());
+    attribute(&mut unanswered, STATUS_MASK, &ANSWERED.to_be_bytes());
     for is_ipv4 in [true, false] {
-        forget_all(is_ipv4, |flow| {
-            let is_ours = |net: &IpNet| flow.source.is_some_and(|source| net.contains(&source));
-            let went_out = flow.status & SOURCE_NATTED == 0 && networks.iter().any(is_ours);
+        let networks: Vec<_> = networks.iter().filter(|net| net.addr().is_ipv4() == is_ipv4).collect();
+        let ports: Vec<_> = ports.iter().filter(|port| port.address.is_ipv4() == is_ipv4).collect();
+        if networks.is_empty() && ports.is_empty() {
+            continue;
+        }
+        forget_all(is_ipv4, &unanswered, |flow| {
+            let is_ours = flow.source.is_some_and(|source| networks.iter().any(|net| net.contains(&source)));
+            let went_out = is_ours && flow.status & SOURCE_NATTED == 0;
             let came_in = flow.status & DESTINATION_NATTED == 0 && ports.iter().any(|port| flow.is_to(port));
             flow.status & ANSWERED == 0 && (went_out || came_in)
         })
@@ -100,11 +110,11 @@ impl Flow {
     }
 }
 
-fn forget_all(is_ipv4: bool, is_wanted: impl Fn(&Flow) -> bool) -> Result<()> {
+fn forget_all(is_ipv4: bool, filter: &[u8], is_wanted: impl Fn(&Flow) -> bool) -> Result<()> {
     let family = if is_ipv4 { libc::AF_INET } else { libc::AF_INET6 } as u8;
     let socket = Socket::new(NETLINK_NETFILTER)?;
     let mut bytes = Vec::new();
-    message(&mut bytes, GET, NLM_F_REQUEST | NLM_F_DUMP, family, ORIGINAL, &[]);
+    message(&mut bytes, GET, NLM_F_REQUEST | NLM_F_DUMP, family, filter);
     socket.send(&bytes, 0)?;
     let mut found: Vec<Vec<u8>> = Vec::new();
     let mut buffer = vec![0; 32 * 1024];
@@ -126,8 +136,9 @@ fn forget_all(is_ipv4: bool, is_wanted: impl Fn(&Flow) -> bool) -> Result<()> {
         }
     }
     for tuple in found {
-        let mut bytes = Vec::new();
-        message(&mut bytes, DELETE, NLM_F_REQUEST | NLM_F_ACK, family, ORIGINAL, &tuple);
+        let (mut bytes, mut body) = (Vec::new(), Vec::new());
+        attribute(&mut body, ORIGINAL | NESTED, &tuple);
+        message(&mut bytes, DELETE, NLM_F_REQUEST | NLM_F_ACK, family, &body);
         socket.send(&bytes, 0)?;
         // One that has gone meanwhile is no error.
         recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -147,9 +158,9 @@ impl Connections {
 
     /// Where a datagram that arrived at `own` was sent to by `client`, before its destination was changed.
     pub fn asked(&self, own: SocketAddrV4, client: SocketAddrV4) -> Option<SocketAddrV4> {
-        let reply = tuple(own, client);
-        let mut bytes = Vec::new();
-        message(&mut bytes, GET, NLM_F_REQUEST, libc::AF_INET as u8, REPLY, &reply);
+        let (mut bytes, mut body) = (Vec::new(), Vec::new());
+        attribute(&mut body, REPLY | NESTED, &tuple(own, client));
+        message(&mut bytes, GET, NLM_F_REQUEST, libc::AF_INET as u8, &body);
         self.0.send(&bytes, 0).ok()?;
         let mut buffer = [0; 8192];
         let size = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
@@ -178,15 +189,13 @@ fn tuple(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
     tuple
 }
 
-fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, family: u8, way: u16, tuple: &[u8]) {
+fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, family: u8, body: &[u8]) {
     bytes.extend([0; 4]);
     bytes.extend((SUBSYSTEM << 8 | kind).to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);
     bytes.extend([family, 0, 0, 0]);
-    if !tuple.is_empty() {
-        attribute(bytes, way | NESTED, tuple);
-    }
+    bytes.extend(body);
     let length = bytes.len() as u32;
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
 }

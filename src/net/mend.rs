@@ -87,7 +87,7 @@ impl Mender {
     fn mend(&self) -> Result<()> {
         let mut rtnl = Rtnl::open()?;
         let directory = hub::directory(&rtnl)?;
-        let _turn = lock(&directory, FlockArg::LockExclusive)?;
+        let turn = lock(&directory, FlockArg::LockExclusive)?;
         let look = Look { attachments: &self.attachments, data_root: &self.data_root, resolvers: &[] };
         let (_, bridges, ground) = look.at(&mut rtnl, &directory)?;
         if bridges.iter().any(|bridge| bridge.link.is_none() && bridge.definition.driver.has_bridge()) {
@@ -96,6 +96,7 @@ impl Mender {
         }
         opened::remember_opened(&directory, &ground)?;
         let mut steps = ground.missing;
+        let is_first = !steps.is_empty();
         // A table that is made anew has none of them, whatever the one before it has.
         let anew = steps.contains(&Step::Nft(Change::AddTable));
         let missing = if anew { self.elements.clone() } else { self.missing()? };
@@ -103,14 +104,14 @@ impl Mender {
         let mut applier = Applier::new(&mut rtnl, 0);
         applier.apply(&steps)?;
         applier.commit();
-        if steps.is_empty() {
-            return Ok(());
-        }
-        let networks = bridges.iter().flat_map(|bridge| {
+        // It takes the kernel some time, and nobody has to wait for it.
+        drop(turn);
+        let networks = bridges.iter().filter(|_| is_first).flat_map(|bridge| {
             let Definition { gateway, gateway6, .. } = &bridge.definition;
             [Some(IpNet::from(gateway.trunc())), gateway6.map(|net| net.trunc().into())]
         });
-        conntrack::forget_untranslated(&networks.flatten().collect::<Vec<_>>(), &self.ports)
+        let ports = if steps.is_empty() { &[][..] } else { &self.ports };
+        conntrack::forget_untranslated(&networks.flatten().collect::<Vec<_>>(), ports)
     }
 
     /// The published ports that are not there any more.

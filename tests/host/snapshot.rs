@@ -55,6 +55,9 @@ const VOLATILE_WORDS: [&str; 16] = [
     "handle",
 ];
 
+/// The table that one of those who hold containers owns, from a second after its container's start until its end.
+const ANCHOR: &str = "minirun-anchor";
+
 /// Where minirun, or a container that escaped, could leave files.
 const FILES: [&str; 4] = ["/run", "/var/lib", "/tmp", "/dev/shm"];
 
@@ -196,13 +199,16 @@ impl Snapshot {
     }
 
     fn firewall(&mut self) {
-        let listing: Value = serde_json::from_str(&said_by("nft", &["-j", "list", "ruleset"])).expect("JSON of nft");
+        let (listing, is_held) = rules();
+        let listing: Value = serde_json::from_str(&listing).expect("JSON of nft");
         let mut rules: BTreeMap<String, usize> = BTreeMap::new();
         for object in listing["nftables"].as_array().into_iter().flatten() {
             let Some((kind, body)) = object.as_object().and_then(|object| object.iter().next()) else { continue };
             let place = |keys: &[&str]| keys.iter().map(|key| text(&body[*key])).collect::<Vec<_>>().join(" ");
+            let is_anchor = [&body["name"], &body["table"]].into_iter().any(|table| table == ANCHOR);
             match kind.as_str() {
                 "metainfo" => {}
+                _ if is_anchor && is_held => {}
                 "rule" => {
                     let chain = place(&["family", "table", "chain"]);
                     let number = rules.entry(chain.clone()).and_modify(|number| *number += 1).or_insert(1);
@@ -334,6 +340,22 @@ pub fn reap() {
 fn numbers(directory: &str) -> Vec<i32> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The rules of nftables, and whether an anchor among them is held: the kernel takes one that is not away in a moment.
+fn rules() -> (String, bool) {
+    let is_holder = |process: i32| {
+        fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|command| command.starts_with(b"minirun: "))
+    };
+    let mut text = String::new();
+    for _ in 0..40 {
+        text = said_by("nft", &["-j", "list", "ruleset"]);
+        if !text.contains(ANCHOR) || numbers("/proc").into_iter().any(is_holder) {
+            return (text, true);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    (text, false)
 }
 
 fn said_by(program: &str, arguments: &[&str]) -> String {
