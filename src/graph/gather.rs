@@ -97,7 +97,7 @@ fn published(records: &[Record]) -> Result<Vec<Published>> {
     let mut all: Vec<Published> = survey::published()?.iter().map(of_rules).chain(relayed.map(of_record)).collect();
     all.sort();
     all.dedup();
-    Ok(all)
+    Ok(Published::joined(all))
 }
 
 fn of_record(port: &Port) -> Published {
