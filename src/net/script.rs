@@ -65,10 +65,14 @@ impl Script<'_> {
     }
 
     /// Commands and reasons, one below the other.
-    pub fn lines(&self) -> String {
+    pub fn lines(&self, coloured: bool) -> String {
+        let [dim, bold, plain] = shades(coloured);
         let steps = self.parts().into_iter().flat_map(|(_, steps)| steps);
-        let mut text: String =
-            steps.map(|(reason, commands)| format!("# {reason}\n{}\n", commands.join("\n"))).collect();
+        let command = |command: &String| format!("{bold}{command}{plain}\n");
+        let step = |(reason, commands): Told| {
+            format!("{dim}# {reason}{plain}\n{}", commands.iter().map(command).collect::<String>())
+        };
+        let mut text: String = steps.map(step).collect();
         text.extend(self.nothing_to_do().map(|nothing| format!("# {nothing}\n")));
         text
     }
@@ -92,6 +96,12 @@ impl Script<'_> {
     }
 
     fn nothing_to_do(&self) -> Option<String> {
+        if self.container.is_none() && self.host_steps.is_empty() {
+            return Some(
+                "Nothing to do: all of this network is made for its containers, and `explain CONTAINER` tells it."
+                    .into(),
+            );
+        }
         let whose = if *self.mode == Mode::Host { "the host's" } else { "that" };
         self.mode.joins().then(|| format!("Nothing to do: the program runs in {whose} network namespace."))
     }
@@ -123,6 +133,11 @@ impl Script<'_> {
         down.extend(undo(self.host_steps));
         down
     }
+}
+
+/// What makes a reason dim and a command bold, and what ends both.
+pub fn shades(coloured: bool) -> [&'static str; 3] {
+    if coloured { ["\x1b[2m", "\x1b[1m", "\x1b[0m"] } else { [""; 3] }
 }
 
 /// Why there is a namespace.
