@@ -163,7 +163,7 @@ pub fn undo(step: &Step, all: &[Step], netns: &str) -> Vec<String> {
             // A link's own go with the link.
             let made =
                 |step: &Step| matches!(step, Step::AddBridge { name, .. } if key.split('/').any(|part| part == name));
-            if all.iter().any(made) { vec![] } else { vec![format!("sysctl -qw {key}=0")] }
+            if all.iter().any(made) { vec![] } else { vec![format!("sysctl -qw {}", word(&format!("{key}=0")))] }
         }
         Step::Nft(Change::AddTable) => vec![format!("nft delete table inet {TABLE}")],
         Step::Nft(Change::AddElement(element)) if !all.iter().any(makes_table) => {
@@ -187,6 +187,14 @@ pub fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A link of the host may be called almost anything.
+    #[test]
+    fn what_takes_a_setting_back_is_quoted() {
+        let (key, value) = ("net/ipv4/conf/e;t$h/forwarding".to_owned(), "1".to_owned());
+        let step = Step::Sysctl { place: Place::Hub, key, value };
+        assert_eq!(undo(&step, &[], "web"), ["sysctl -qw 'net/ipv4/conf/e;t$h/forwarding=0'"]);
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "only a shell knows how it reads")]
