@@ -73,7 +73,7 @@ pub struct Link {
     pub kind: String,
     /// What somebody noted about it.
     pub alias: Option<String>,
-    /// The network of minirun's whose bridge it is.
+    /// The network of minirun's whose bridge it is, or whose part, of one that has no bridge.
     pub network: Option<String>,
     /// Its hardware address.
     pub mac: Option<String>,
