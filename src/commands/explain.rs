@@ -10,7 +10,7 @@ use crate::error::{is_coloured, print, printable};
 use crate::net::narrator::Explain;
 use crate::net::retold::{self, Retold};
 use crate::net::script::Script;
-use crate::state::State;
+use crate::state::{State, netns};
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub struct ExplainNetworkArgs {
 pub fn explain(args: &ExplainArgs, root: &Path, data_root: &Path) -> Result<()> {
     let found = State::open(root)?.find(&args.container)?;
     let retold = retold::container(&found, root, data_root)?;
-    tell(&retold, Some(&found.record.name), args.format)
+    tell(&retold, Some(netns::called(&found.record)), args.format)
 }
 
 /// Explains a network.
