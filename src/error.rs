@@ -83,9 +83,10 @@ pub fn report(error: &Error) -> u8 {
     exit_code_of(error)
 }
 
-/// Whether what is printed may have colours: on a terminal, unless NO_COLOR is set (no-color.org).
+/// Whether what is printed may have colours: on a terminal that knows any, unless NO_COLOR is set (no-color.org).
 pub fn is_coloured(terminal: bool) -> bool {
-    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
+    terminal && !is_dumb && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The text of a help, with bold words on a terminal unless NO_COLOR is set (no-color.org).

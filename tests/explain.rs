@@ -77,6 +77,36 @@ host_test!(what_differs_is_told_too, |host| {
     host.remove_all();
 });
 
+host_test!(a_terminal_is_told_in_colours, |host| {
+    host.has_run_detached();
+    host.member(&[], "web");
+    let binary = host::binary();
+    for command in ["explain web", "network explain bridge", "run --explain busybox true"] {
+        for (environment, coloured) in [("TERM=xterm", true), ("TERM=dumb", false), ("TERM=xterm NO_COLOR=1", false)] {
+            let words = ["-c", &format!("{environment} \"$0\" {command}; echo END"), &binary];
+            let mut terminal = Terminal::start("sh", &words, 24, 100);
+            let screen = terminal.shows("END");
+            assert_eq!(terminal.wait(), 0);
+            assert_eq!(screen.contains("\u{1b}[2m# a link carries"), coloured, "{environment} {command}: {screen}");
+        }
+    }
+    host.remove_all();
+});
+
+// A network of which nothing is on the host by itself.
+host_test!(a_network_without_a_bridge_is_told_too, |host| {
+    host.has_had_networks();
+    host.network(&["--driver=ptp"], "cable");
+    let said = host.minirun(["network", "explain", "cable"]).ok();
+    assert!(said.starts_with("# Nothing to do: ") && said.contains("its containers"), "{said}");
+    let script = host.minirun(["network", "explain", "--format=sh", "cable"]).ok();
+    for half in ["up", "down"] {
+        host.sh(&format!("sh -s {half} <<'END'\n{script}END")).ok();
+    }
+    assert_eq!(host.minirun(["network", "explain", "--format=json", "cable"]).ok(), "[]\n");
+    host.remove_networks(&["cable"]);
+});
+
 /// A cable whose one end is in `first`, which has just lost it.
 fn lost_cable(host: &Host) {
     host.has_run_detached();

@@ -157,6 +157,31 @@ host_test!(containers_and_what_others_made_are_drawn, |host| {
 });
 
 // Numbers by which the host's namespace knows others: asking must not make some.
+// Of a network without a bridge there is nothing on the host; its containers know which it is.
+host_test!(networks_without_a_bridge_have_their_names, |host| {
+    host.has_had_networks();
+    host.network(&["--driver=ptp", "--subnet=10.55.0.0/30"], "cable");
+    host.network(
+        &["--driver=macvlan", "-o", "parent=eth0", "--subnet=192.0.2.0/24", "--ip-range=192.0.2.128/25"],
+        "street",
+    );
+    host.minirun(["run", "-d", "--name=a", "--net=cable", "busybox", "sleep", "1000"]).ok();
+    line(&drawn(host, ""), &["cable  veth mr-cable", "down"]);
+    host.minirun(["run", "-d", "--name=b", "--net=cable", "--net=street", "busybox", "sleep", "1000"]).ok();
+    for names in ["", "cable street", "b"] {
+        let text = drawn(host, names);
+        line(&text, &["cable  veth eth0", "10.55.0.1/30"]);
+        line(&text, &["b ", "⇄ eth0", "10.55.0.2"]);
+        line(&text, &["b ", "eth1", "192.0.2.128", "macvlan bridge"]);
+        assert!(text.contains("network street"), "{text}");
+    }
+    assert!(!drawn(host, "street").contains("cable"));
+    let said = host.minirun(["capture", "cable"]).fails(125);
+    assert!(said.contains("not on this host") && said.contains("capture from one of them"), "{said}");
+    host.remove_all();
+    host.remove_networks(&["cable", "street"]);
+});
+
 host_test!(no_namespace_gets_a_number, |host| {
     host.sh("ip netns add far").ok();
     host.sh("unshare --net sleep 1000 >/dev/null 2>&1 & echo $! >/tmp/alone").ok();

@@ -64,12 +64,19 @@ host_test!(a_name_that_is_taken_is_left_alone, |host| {
     let id = host.minirun(["run", "-d", "--name=web", "busybox", "sleep", "1000"]).ok();
     assert!(names(host).split(' ').any(|name| name == &id[..12]), "{}", names(host));
     assert!(!host.sh("ip -n web -o link").ok().contains("eth0"));
+    // Whoever follows what is told leaves it alone, too.
+    assert!(host.minirun(["explain", "web"]).ok().contains(&format!("ip -n {} addr add", &id[..12])));
     host.minirun(["rename", "web", "other"]).ok();
     assert!(names(host).contains("other"));
     host.minirun(["rename", "other", "web"]).ok();
     assert!(names(host).contains(&id[..12]), "{}", names(host));
     host.remove_all();
     assert_eq!(names(host), "lan web");
+    for option in ["--dry-run", "--explain"] {
+        let told = host.minirun(["run", option, "--name=web", "--net=none", "busybox", "true"]).run();
+        let told = told.stdout + &told.stderr;
+        assert!(told.contains("ip netns add ") && !told.contains("ip netns add web"), "{told}");
+    }
     host.sh("ip netns del web").ok();
     host.settle();
 });

@@ -106,6 +106,24 @@ host_test!(links_that_are_changed_are_found_and_mended, within 300, |host| {
     host.settle();
 });
 
+// Of 40 Gbit/s the kernel tells by another attribute.
+host_test!(rates_that_are_changed_are_found_and_mended, within 120, |host| {
+    const NONE: &str = "not limited in its rate";
+    host.has_had_networks();
+    host.member(&["--net=bridge:rate=10mbit/40gbit"], "web");
+    fine(host);
+    let (link, pid) = (link_of(host, "web"), host.pid_of("web"));
+    each(host, &[
+        change(format!("tc qdisc del dev {link} root"), &["web: link mr", NONE]),
+        change(format!("nsenter -t {pid} -n tc qdisc del dev eth0 root"), &["web: link eth0:", NONE]),
+    ]);
+    host.sh(&format!("tc qdisc replace dev {link} root tbf rate 8mbit burst 16384 latency 50ms")).ok();
+    let (code, said) = verify(host);
+    assert!(code == 1 && said.contains("limited to 1000000 bytes a second, not 5000000000"), "{code}: {said}");
+    host.remove_all();
+    host.settle();
+});
+
 host_test!(settings_and_elements_that_are_changed_are_found_and_mended, within 300, |host| {
     ground(host);
     let port = "ports4 { 8000 . tcp . 0.0.0.0-255.255.255.255";

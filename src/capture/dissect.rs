@@ -154,6 +154,7 @@ fn read_v6(ip: Bytes<'_>, names: &Names, found: &mut Dissected) -> Option<()> {
     let (mut at, mut number) = (40, ip.byte(6)?);
     (found.source, found.destination) = (Some(ip.v6(8)?), Some(ip.v6(24)?));
     let whole = if said == 0 { ip.0.len() } else { 40 + said };
+    let mut first_fragment = false;
     for _ in 0..MOST_HEADERS {
         match number {
             // Hop by hop, routing, destination options.
@@ -162,20 +163,27 @@ fn read_v6(ip: Bytes<'_>, names: &Names, found: &mut Dissected) -> Option<()> {
                 at += usize::from(ip.byte(at + 1)?) * 8 + 8;
             }
             44 => {
-                let offset = ip.half(at + 2)? & !7;
+                let place = ip.half(at + 2)?;
+                let offset = place & !7;
                 number = ip.byte(at)?;
+                at += 8;
                 if offset > 0 {
                     found.protocol = protocol(number);
                     found.info = format!("fragment at {offset}");
+                    found.length = whole.checked_sub(at)?;
                     return Some(());
                 }
-                at += 8;
+                first_fragment = place & 1 != 0;
             }
             _ => break,
         }
     }
     found.length = whole.checked_sub(at)?;
-    read_transport(number, ip.from(at), found.length, names, found)
+    read_transport(number, ip.from(at), found.length, names, found)?;
+    if first_fragment {
+        found.info.push_str(" [first fragment]");
+    }
+    Some(())
 }
 
 fn protocol(number: u8) -> String {

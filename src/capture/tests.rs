@@ -80,6 +80,13 @@ fn a_line_says_who_says_what_to_whom() {
     // Behind a header of options.
     let hops = [&[58, 0, 5, 2, 0, 0, 1, 0][..], &[143, 0, 0, 0, 0, 0, 0, 0]].concat();
     assert_eq!(line(&v6(0, &hops)), "web > db icmp6 multicast listener, length 8");
+    let part = |place: u16, body: &[u8]| {
+        let place = place.to_be_bytes();
+        v6(44, &[&[58, 0, place[0], place[1], 0, 0, 0, 1][..], body].concat())
+    };
+    let first = "web > db icmp6 echo request id 5 seq 6 [first fragment], length 8";
+    assert_eq!(line(&part(1, &[128, 0, 0, 0, 0, 5, 0, 6])), first);
+    assert_eq!(line(&part(1448, &[7; 12])), "web > db icmp6 fragment at 1448, length 12");
     let arp =
         |operation: u8| [0, 1, 8, 0, 6, 4, 0, operation, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1];
     assert_eq!(line(&frame(0x0806, &arp(1))), "arp who has host, tell web, length 42");

@@ -165,8 +165,8 @@ fn open(of: &Of, interface: Option<&str>, program: &[sock_filter], shape: Shape)
         )),
         Of::Network(name, link) => match ring::open(Links::Bridge(link), program, shape) {
             Err(error) if error.root_cause().downcast_ref::<std::io::Error>().is_some_and(is_missing) => Err(refused(
-                format!("capture from network `{name}`: its bridge `{link}` is not there"),
-                "the first container that is on it makes it",
+                format!("capture from network `{name}`: its link `{link}` is not on this host"),
+                "the first container that is on it makes it; those of driver ptp have it: capture from one of them",
             )),
             tap => Ok((tap?, None)),
         },

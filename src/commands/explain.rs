@@ -1,15 +1,16 @@
 //! `minirun explain` and `minirun network explain`: the network of a container that runs, or a network, as the commands that build it.
 
+use std::io::{IsTerminal, stdout};
 use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::error::{print, printable};
+use crate::error::{is_coloured, print, printable};
 use crate::net::narrator::Explain;
 use crate::net::retold::{self, Retold};
 use crate::net::script::Script;
-use crate::state::State;
+use crate::state::{State, netns};
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
@@ -45,7 +46,7 @@ pub struct ExplainNetworkArgs {
 pub fn explain(args: &ExplainArgs, root: &Path, data_root: &Path) -> Result<()> {
     let found = State::open(root)?.find(&args.container)?;
     let retold = retold::container(&found, root, data_root)?;
-    tell(&retold, Some(&found.record.name), args.format)
+    tell(&retold, Some(netns::called(&found.record)), args.format)
 }
 
 /// Explains a network.
@@ -59,7 +60,7 @@ fn tell(retold: &Retold, container: Option<&str>, form: Explain) -> Result<()> {
     let script = Script { mode, container, again: &[], host_steps, steps };
     let differs: String = differences.iter().map(|line| format!("# differs now: {}\n", printable(line))).collect();
     print(&match form {
-        Explain::Text => format!("{differs}{}", script.lines()),
+        Explain::Text => format!("{differs}{}", script.lines(is_coloured(stdout().is_terminal()))),
         Explain::Sh => script.text().replacen("set -eu\n", &format!("{differs}set -eu\n"), 1),
         Explain::Json => format!("{:#}\n", script.json()),
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::error::{print, refused};
+use crate::error::{is_coloured, print, refused};
 use crate::graph::draw::text::Look;
 use crate::graph::draw::{dot, mermaid, svg, text};
 use crate::graph::gather::gather;
@@ -115,6 +115,6 @@ fn look(columns: usize) -> Look {
     Look {
         width: columns.max(40),
         unicode: !dumb && (locale.contains("utf-8") || locale.contains("utf8")),
-        color: !dumb && stdout().is_terminal() && said("NO_COLOR").is_none(),
+        color: is_coloured(stdout().is_terminal()),
     }
 }

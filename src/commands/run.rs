@@ -12,7 +12,7 @@ use crate::net::narrator::{Explain, Narrator};
 use crate::net::script::Script;
 use crate::plan::{self, Plan};
 use crate::sandbox::namespaces::Share;
-use crate::state::Found;
+use crate::state::{Found, netns};
 use crate::supervise::Signals;
 use crate::{bundle, holder, launch, reaper, sys, terminal};
 
@@ -63,7 +63,7 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
             Ok(plan) => plan,
             Err(error) => return (caller, Err(error)),
         };
-        plan.network.narrator = match narrator(args, &plan.record.name) {
+        plan.network.narrator = match narrator(args, netns::free(&plan.record.name, &plan.record.id)) {
             Ok(narrator) => narrator,
             Err(error) => return (caller, Err(error)),
         };
@@ -85,7 +85,7 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
     launch(None, &mut signals).1
 }
 
-/// Who tells of the network of the container `name`, where somebody wants to know.
+/// Who tells of the network of a container whose namespace will be called `name`, where somebody wants to know.
 fn narrator(args: &RunArgs, name: &str) -> Result<Option<Narrator>> {
     if args.step {
         return Narrator::step_by_step(name).map(Some);

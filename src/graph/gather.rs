@@ -38,6 +38,7 @@ pub fn gather(records: &[Record], stats: bool) -> Result<Graph> {
         });
     }
     mark_bridges(&mut graph)?;
+    mark_interfaces(&mut graph, records);
     graph.namespaces.sort_by(|a, b| (a.kind, &a.names, a.id).cmp(&(b.kind, &b.names, b.id)));
     Ok(graph)
 }
@@ -91,13 +92,24 @@ fn mark_bridges(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
+/// Which interfaces of containers are on a network that has no bridge: nothing on the host says so.
+fn mark_interfaces(graph: &mut Graph, records: &[Record]) {
+    for record in records {
+        let own = graph.namespaces.iter_mut().filter(|one| one.kind != Kind::Host && one.ids.contains(&record.id));
+        for link in own.flat_map(|one| &mut one.links) {
+            let mut all = record.interfaces.iter().filter(|one| !one.driver.has_bridge() && one.name == link.name);
+            link.network = all.next().map(|interface| interface.network.clone());
+        }
+    }
+}
+
 /// The ports in the kernel's table, and those that holders pass on by themselves.
 fn published(records: &[Record]) -> Result<Vec<Published>> {
     let relayed = records.iter().flat_map(|record| &record.ports).filter(|port| port.is_relayed());
     let mut all: Vec<Published> = survey::published()?.iter().map(of_rules).chain(relayed.map(of_record)).collect();
     all.sort();
     all.dedup();
-    Ok(all)
+    Ok(Published::joined(all))
 }
 
 fn of_record(port: &Port) -> Published {

@@ -73,7 +73,7 @@ pub struct Link {
     pub kind: String,
     /// What somebody noted about it.
     pub alias: Option<String>,
-    /// The network of minirun's whose bridge it is.
+    /// The network of minirun's whose bridge it is, or whose part, of one that has no bridge.
     pub network: Option<String>,
     /// Its hardware address.
     pub mac: Option<String>,
@@ -226,6 +226,27 @@ impl Link {
 }
 
 impl Published {
+    /// Ports that go on where others end are told together.
+    pub fn joined(mut all: Vec<Self>) -> Vec<Self> {
+        let place = |one: &Self| (one.address, one.target, one.protocol.clone(), one.host);
+        all.sort_by_key(place);
+        let mut joined: Vec<Self> = Vec::with_capacity(all.len());
+        for one in all {
+            match joined.last_mut().filter(|last| last.leads_to(&one)) {
+                Some(last) => last.count = last.count.saturating_add(one.count),
+                None => joined.push(one),
+            }
+        }
+        joined.sort();
+        joined
+    }
+
+    fn leads_to(&self, next: &Self) -> bool {
+        let same = (self.address, self.target, &self.protocol) == (next.address, next.target, &next.protocol);
+        let behind = |first: u16| first.checked_add(self.count);
+        same && behind(self.host) == Some(next.host) && behind(self.port) == Some(next.port)
+    }
+
     /// Where on the host: `127.0.0.1:8080`, `*:53`.
     pub fn outside(&self) -> String {
         let address = match self.address {

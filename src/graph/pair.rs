@@ -79,7 +79,7 @@ fn link(seen: &Seen, view: &View, views: &[View], numbers: &Numbers, stats: bool
         name: seen.name.clone(),
         kind: kind.to_owned(),
         alias: seen.alias.clone(),
-        network: network.filter(|_| kind == "bridge").map(str::to_owned),
+        network: network.filter(|_| ["bridge", "veth"].contains(&kind)).map(str::to_owned),
         mac: Some(mac).filter(|_| seen.mac.len() == 6 && kind != "loopback"),
         mtu: seen.mtu,
         up: seen.flags & UP != 0 && seen.flags & LOWER_UP != 0,

@@ -184,8 +184,7 @@ impl Stage<'_> {
             if uplink { section.uplinks.push(item) } else { section.items.push(item) }
         }
         section.uplinks.sort_by_key(|item| namespace.routes.iter().position(|route| route.link == item.link));
-        let order = |item: &Item| (item.rows.is_empty(), !item.what.starts_with("bridge"), item.link);
-        section.items.sort_by_key(order);
+        section.items.sort_by_key(|item| (item.rows.is_empty(), !item.what.starts_with("bridge"), item.link));
         section
     }
 
@@ -244,6 +243,7 @@ impl Stage<'_> {
                 }
                 let mut row = self.row_of(namespace, link);
                 row.notes.insert(0, kind_of(link));
+                row.notes.extend(link.network.as_ref().map(|network| format!("network {}", shown(network))));
                 if itself {
                     row.node = Node::Link(End { namespace: namespace.id, link: link.index });
                     (row.title, row.interface, row.tag) = (shown(&link.name), String::new(), String::new());

@@ -57,8 +57,14 @@ fn containers(graph: &Graph, word: &str, kept: &mut HashSet<End>) {
     }
 }
 
-/// A link of the host, its ports, and the other ends of both.
+/// A link of the host, its ports, and the other ends of both; and what containers have of a network without a bridge.
 fn networks(graph: &Graph, word: &str, kept: &mut HashSet<End>) {
+    for one in graph.namespaces.iter().filter(|one| one.kind != Kind::Host) {
+        for link in one.links.iter().filter(|link| link.network.as_deref() == Some(word)) {
+            kept.insert(End { namespace: one.id, link: link.index });
+            kept.extend(link.peer);
+        }
+    }
     for host in graph.namespaces.iter().filter(|one| one.kind == Kind::Host) {
         for link in host.links.iter().filter(|link| is_link(link, word)) {
             let own = End { namespace: host.id, link: link.index };

@@ -43,6 +43,7 @@ pub fn commands(step: &Step, pid: Option<i32>) -> Vec<String> {
     let here = |command: String| {
         command
             .replace(&format!("ip -n {NAME} "), &format!("nsenter -t {pid} -n ip "))
+            .replace(&format!("tc -n {NAME} "), &format!("nsenter -t {pid} -n tc "))
             .replace(&format!("ip netns exec {NAME} "), &format!("nsenter -t {pid} -n "))
             .replace(&format!(" netns {NAME}"), &format!(" netns {pid}"))
     };

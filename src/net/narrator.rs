@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::explain::commands;
 use super::reason::reason;
-use super::script::{NAMESPACE, word};
+use super::script::{NAMESPACE, shades, word};
 use super::step::Step;
 use super::stepping::{self, Inside, Stepper};
 use crate::error;
@@ -24,7 +24,7 @@ pub enum Explain {
     Text,
     /// All together as a shell script, once they are done.
     Sh,
-    /// A JSON object a line.
+    /// For programs: a JSON object for each step.
     Json,
 }
 
@@ -153,7 +153,7 @@ impl Narrator {
                 format!("{told}\n")
             }
             Explain::Text => {
-                let (dim, bold, plain) = if self.coloured { ("\x1b[2m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+                let [dim, bold, plain] = shades(self.coloured);
                 let cost = microseconds.map_or_else(String::new, |cost| format!("  {dim}# {cost} µs{plain}"));
                 let commands = error::printable(&commands.join("; "));
                 format!("{dim}# {reason}{plain}\n{bold}{commands}{plain}{cost}\n")

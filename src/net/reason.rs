@@ -13,7 +13,7 @@ pub fn reason(step: &Step) -> String {
         Step::AddBridge { .. } => "a bridge is a switch in software: every container is a port of it; its own fixed \
              hardware address keeps it from taking its ports'"
             .into(),
-        Step::SetAlias { .. } => "says whose it is: minirun uses no bridge that does not say so".into(),
+        Step::SetAlias { .. } => "says whose it is: minirun uses no link that does not say so".into(),
         Step::AddAddress { place: Place::Hub, address: IpNet::V6(address), .. }
             if address.addr().is_unicast_link_local() =>
         {
@@ -100,7 +100,7 @@ pub fn reason(step: &Step) -> String {
         Step::AddDefaultRoute { .. } | Step::ReplaceDefaultRoute { .. } => {
             "everything that is not a neighbour goes to the gateway".into()
         }
-        Step::Sysctl { key, .. } if key.ends_with("/forwarding") => {
+        Step::Sysctl { key, .. } if key.ends_with("/forwarding") || key.ends_with("/force_forwarding") => {
             "the kernel passes on packets that came in by this link: the way out of a container and back".into()
         }
         Step::Sysctl { key, .. } if key.ends_with("/disable_ipv6") => {

@@ -65,10 +65,14 @@ impl Script<'_> {
     }
 
     /// Commands and reasons, one below the other.
-    pub fn lines(&self) -> String {
+    pub fn lines(&self, coloured: bool) -> String {
+        let [dim, bold, plain] = shades(coloured);
         let steps = self.parts().into_iter().flat_map(|(_, steps)| steps);
-        let mut text: String =
-            steps.map(|(reason, commands)| format!("# {reason}\n{}\n", commands.join("\n"))).collect();
+        let command = |command: &String| format!("{bold}{command}{plain}\n");
+        let step = |(reason, commands): Told| {
+            format!("{dim}# {reason}{plain}\n{}", commands.iter().map(command).collect::<String>())
+        };
+        let mut text: String = steps.map(step).collect();
         text.extend(self.nothing_to_do().map(|nothing| format!("# {nothing}\n")));
         text
     }
@@ -92,6 +96,12 @@ impl Script<'_> {
     }
 
     fn nothing_to_do(&self) -> Option<String> {
+        if self.container.is_none() && self.host_steps.is_empty() {
+            return Some(
+                "Nothing to do: all of this network is made for its containers, and `explain CONTAINER` tells it."
+                    .into(),
+            );
+        }
         let whose = if *self.mode == Mode::Host { "the host's" } else { "that" };
         self.mode.joins().then(|| format!("Nothing to do: the program runs in {whose} network namespace."))
     }
@@ -125,6 +135,11 @@ impl Script<'_> {
     }
 }
 
+/// What makes a reason dim and a command bold, and what ends both.
+pub fn shades(coloured: bool) -> [&'static str; 3] {
+    if coloured { ["\x1b[2m", "\x1b[1m", "\x1b[0m"] } else { [""; 3] }
+}
+
 /// Why there is a namespace.
 pub const NAMESPACE: &str =
     "a network namespace: links, addresses, routes, rules and ports of its own, and none of the host's";
@@ -148,7 +163,7 @@ pub fn undo(step: &Step, all: &[Step], netns: &str) -> Vec<String> {
             // A link's own go with the link.
             let made =
                 |step: &Step| matches!(step, Step::AddBridge { name, .. } if key.split('/').any(|part| part == name));
-            if all.iter().any(made) { vec![] } else { vec![format!("sysctl -qw {key}=0")] }
+            if all.iter().any(made) { vec![] } else { vec![format!("sysctl -qw {}", word(&format!("{key}=0")))] }
         }
         Step::Nft(Change::AddTable) => vec![format!("nft delete table inet {TABLE}")],
         Step::Nft(Change::AddElement(element)) if !all.iter().any(makes_table) => {
@@ -172,6 +187,14 @@ pub fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A link of the host may be called almost anything.
+    #[test]
+    fn what_takes_a_setting_back_is_quoted() {
+        let (key, value) = ("net/ipv4/conf/e;t$h/forwarding".to_owned(), "1".to_owned());
+        let step = Step::Sysctl { place: Place::Hub, key, value };
+        assert_eq!(undo(&step, &[], "web"), ["sysctl -qw 'net/ipv4/conf/e;t$h/forwarding=0'"]);
+    }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "only a shell knows how it reads")]

@@ -39,7 +39,7 @@ use crate::sandbox::openings::{Openings, PRIVILEGED};
 use crate::sandbox::seccomp::Filter;
 use crate::sandbox::user::{self, User};
 use crate::sandbox::userns::UserNamespace;
-use crate::state::{self, Inside, Record};
+use crate::state::{self, Inside, Record, netns};
 use crate::terminal::{DETACH_KEYS, DetachKeys};
 
 /// What a program that has a terminal is told of it.
@@ -273,7 +273,7 @@ pub fn begin_record(
     })
 }
 
-/// The name and the network that a container would get, for `--dry-run`: as valid as a plan, and nothing is made for it,
+/// The name of the namespace and the network that a container would get, for `--dry-run`: as valid as a plan, and nothing is made for it,
 /// not even the image `busybox`.
 pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(String, Network)> {
     if args.bundle.is_some() {
@@ -292,7 +292,7 @@ pub fn network_of(args: &RunArgs, data_root: &Path, state: &Path) -> Result<(Str
     options.taps.iter_mut().for_each(|tap| tap.owner = user.as_ref().map_or(0, |user| user.uid));
     let resolvers = resolvers(&options.mode);
     let network = decide_network(args, &options, 0, &resolvers, (data_root, state), true)?;
-    Ok((options.name, network))
+    Ok((netns::free(&options.name, &options.id).to_owned(), network))
 }
 
 /// Decides the network that the options ask for; the directories are those of data and of state.

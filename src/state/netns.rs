@@ -38,6 +38,17 @@ pub fn name(record: &Record) -> Result<()> {
     .with_context(|| format!("name the network namespace of `{}` in `{NAMES}`", record.name))
 }
 
+/// What the namespace of a container that runs is called.
+pub fn called(record: &Record) -> &str {
+    let by_id = target(record).is_some_and(|target| leads_to(&record.id, &target));
+    if by_id { &record.id } else { &record.name }
+}
+
+/// What [`name`] would call that of a container that is to be. A name that leads nowhere is no other namespace's.
+pub fn free<'a>(name: &'a str, id: &'a str) -> &'a str {
+    if place(name).exists() { id } else { name }
+}
+
 /// Takes the name back.
 pub fn forget(record: &Record) -> Result<()> {
     let Some(target) = target(record) else { return Ok(()) };

@@ -179,6 +179,46 @@ fn no_line_is_too_wide() {
     }
 }
 
+/// The usual one, with a second address of `web` and a port of each version.
+fn both_versions() -> Graph {
+    let mut graph = usual();
+    let web = &mut graph.namespaces[1];
+    web.names = vec!["sidecar, web".into()];
+    web.links[0].addresses.push("fd50:1234:5678::2/64".parse().unwrap());
+    let published = graph.published[0].clone();
+    graph.published.push(Published { address: "::1".parse().unwrap(), host: 9000, count: 4, ..published });
+    graph
+}
+
+#[test]
+fn narrow_lines_lose_nothing_that_was_published_and_no_address() {
+    for (width, unicode) in [(100, true), (100, false), (80, true), (80, false)] {
+        let said = text(&scene(&both_versions(), false), Look { width, unicode, color: false });
+        let arrow = if unicode { "→" } else { "->" };
+        let ports = [format!("127.0.0.1:8080 {arrow} 80/tcp"), format!("[::1]:9000-9003 {arrow} 80-83/tcp")];
+        assert!(ports.iter().all(|port| said.contains(port)), "{width} {unicode}\n{said}");
+        assert!(said.contains("fd50:1234:5678::2"), "{width} {unicode}\n{said}");
+    }
+}
+
+#[test]
+fn ports_in_a_row_are_told_together() {
+    let port = |host, port, protocol: &str| Published {
+        address: "127.0.0.1".parse().unwrap(),
+        host,
+        target: "10.214.16.2".parse().unwrap(),
+        port,
+        count: 1,
+        protocol: protocol.into(),
+    };
+    let tcp = |host, inner| port(host, inner, "tcp");
+    let joined = |all| Published::joined(all).iter().map(|one| format!("{} {}", one.outside(), one.inside())).collect();
+    let together: Vec<String> = joined(vec![tcp(8000, 80), port(8000, 80, "udp"), tcp(8002, 82), tcp(8001, 81)]);
+    assert_eq!(together, ["127.0.0.1:8000 80/udp", "127.0.0.1:8000-8002 80-82/tcp"]);
+    let apart: Vec<String> = joined(vec![tcp(8000, 80), tcp(8001, 80), tcp(8003, 81)]);
+    assert_eq!(apart.len(), 3);
+}
+
 #[test]
 fn no_text_leaves_its_box_and_no_box_lies_on_another() {
     let scenes: Vec<Scene> = [usual(), foreign(), evil(), many(1), many(200)]

@@ -16,6 +16,13 @@ pub struct Look {
     pub color: bool,
 }
 
+impl Look {
+    /// `text` as it is written: what is measured must be what is seen.
+    fn plain(self, text: &str) -> String {
+        if self.unicode { text.to_owned() } else { in_ascii(text) }
+    }
+}
+
 /// A part of a line and how it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Part(Style, String);
@@ -52,13 +59,13 @@ const TAIL: usize = 30;
 
 /// The text.
 pub fn text(scene: &Scene, look: Look) -> String {
-    let columns = Columns::of(scene, look.width);
+    let columns = Columns::of(scene, look);
     let mut lines: Vec<Vec<Part>> = Vec::new();
     for section in &scene.sections {
         if !lines.is_empty() {
             lines.push(vec![]);
         }
-        lines.extend(section_lines(section, &columns, look.width));
+        lines.extend(section_lines(section, &columns, look));
     }
     let mut beside: Vec<String> = Vec::new();
     if !scene.alone.is_empty() {
@@ -69,7 +76,7 @@ pub fn text(scene: &Scene, look: Look) -> String {
         lines.push(vec![]);
     }
     for note in beside {
-        lines.extend(wrapped(&note, look.width).into_iter().map(|line| vec![Part(Style::Dim, line)]));
+        lines.extend(wrapped(&look.plain(&note), look.width).into_iter().map(|line| vec![Part(Style::Dim, line)]));
     }
     lines.iter().map(|line| written(line, look)).collect()
 }
@@ -99,7 +106,7 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-fn section_lines(section: &Section, columns: &Columns, width: usize) -> Vec<Vec<Part>> {
+fn section_lines(section: &Section, columns: &Columns, look: Look) -> Vec<Vec<Part>> {
     let mut lines: Vec<Vec<Part>> = Vec::new();
     if let Some(title) = &section.title {
         lines.push(vec![Part(Style::Name, title.clone())]);
@@ -108,13 +115,13 @@ fn section_lines(section: &Section, columns: &Columns, width: usize) -> Vec<Vec<
     for item in &section.uplinks {
         // The trunk goes on where something follows.
         let last = section.items.is_empty();
-        lines.extend(head(item, vec![], !last, width));
-        lines.extend(branch(item, &[], last, columns, width));
+        lines.extend(head(item, vec![], !last, look));
+        lines.extend(branch(item, &[], last, columns));
     }
     if !section.guests.is_empty() {
-        let text = few("on the host's network", &section.guests);
+        let text = look.plain(&few("on the host's network", &section.guests));
         let bar = if section.items.is_empty() { "" } else { "│  " };
-        lines.extend(wrapped(&text, width - 4).into_iter().map(|line| vec![trunk(bar), Part(Style::Plain, line)]));
+        lines.extend(wrapped(&text, look.width - 4).into_iter().map(|line| vec![trunk(bar), Part(Style::Plain, line)]));
     }
     for (at, item) in section.items.iter().enumerate() {
         let last = at + 1 == section.items.len();
@@ -122,14 +129,14 @@ fn section_lines(section: &Section, columns: &Columns, width: usize) -> Vec<Vec<
         if airy && lines.len() > usize::from(section.title.is_some()) {
             lines.push(vec![trunk("│")]);
         }
-        lines.extend(head(item, vec![trunk(if last { "└─ " } else { "├─ " })], false, width));
-        lines.extend(branch(item, &[trunk(if last { "   " } else { "│  " })], true, columns, width));
+        lines.extend(head(item, vec![trunk(if last { "└─ " } else { "├─ " })], false, look));
+        lines.extend(branch(item, &[trunk(if last { "   " } else { "│  " })], true, columns));
     }
     lines
 }
 
 /// An uplink or a bridge, on as many lines as it needs. `followed` says that the line below stands on the same trunk as it.
-fn head(item: &Item, tree: Vec<Part>, followed: bool, width: usize) -> Vec<Vec<Part>> {
+fn head(item: &Item, tree: Vec<Part>, followed: bool, look: Look) -> Vec<Vec<Part>> {
     let indent = 3 * tree.len();
     let mut parts = vec![Part(Style::Network, short(&item.label, NAME)), Part(Style::Dim, item.what.clone())];
     parts.extend(item.addresses.iter().map(|address| Part(Style::Address, address.clone())));
@@ -144,18 +151,21 @@ fn head(item: &Item, tree: Vec<Part>, followed: bool, width: usize) -> Vec<Vec<P
     let mut lines = vec![tree];
     let mut used = indent;
     for Part(style, text) in parts.into_iter().filter(|Part(_, text)| !text.is_empty()) {
-        let gap = match (used > indent, text.starts_with('·')) {
+        let noted = text.starts_with('·');
+        let text = look.plain(&text);
+        let gap = match (used > indent, noted) {
             (false, _) => 0,
             (true, true) => 1,
             (true, false) => GAP,
         };
-        if used + gap + text.width() > width && used > indent + 2 {
+        if used + gap + text.width() > look.width && used > indent + 2 {
             lines.push(more.clone());
             // As the rows below it stand.
             let bar = if item.rows.is_empty() && !followed { "   " } else { "│  " };
             if let Some(line) = lines.last_mut() {
                 line.push(Part(Style::Dim, bar.into()));
-                line.push(Part(style, text.trim_start_matches("· ").to_owned()));
+                let dot = if noted { look.plain("· ").len() } else { 0 };
+                line.push(Part(style, text[dot..].to_owned()));
             }
             used = indent + 3 + text.width();
         } else if let Some(line) = lines.last_mut() {
@@ -168,7 +178,7 @@ fn head(item: &Item, tree: Vec<Part>, followed: bool, width: usize) -> Vec<Vec<P
 }
 
 /// What hangs on an item, below `tree`. `last` says that nothing follows on the same trunk.
-fn branch(item: &Item, tree: &[Part], last: bool, columns: &Columns, width: usize) -> Vec<Vec<Part>> {
+fn branch(item: &Item, tree: &[Part], last: bool, columns: &Columns) -> Vec<Vec<Part>> {
     let mut lines = Vec::new();
     let count = item.rows.len() + usize::from(item.folded.is_some());
     let mut start = |at: usize, parts: Vec<Vec<Part>>| {
@@ -185,7 +195,7 @@ fn branch(item: &Item, tree: &[Part], last: bool, columns: &Columns, width: usiz
         }
     };
     for (at, row) in item.rows.iter().enumerate() {
-        start(at, columns.row(row, 3 - 3 * tree.len().min(1), width));
+        start(at, columns.row(row, 3 - 3 * tree.len().min(1)));
     }
     if let Some(folded) = &item.folded {
         start(count - 1, vec![vec![Part(Style::Dim, folded.text())]]);
@@ -197,23 +207,26 @@ fn branch(item: &Item, tree: &[Part], last: bool, columns: &Columns, width: usiz
 #[derive(Debug)]
 struct Columns {
     widths: [usize; 6],
+    look: Look,
 }
 
 /// The columns by which a line is made shorter, in this order: hardware address, further addresses, the near end.
-const DROPPED: [usize; 3] = [5, 4, 2];
+const DROPPED: [usize; 3] = [5, FURTHER, 2];
+/// The column of further addresses.
+const FURTHER: usize = 4;
 
 impl Columns {
-    fn of(scene: &Scene, width: usize) -> Self {
+    fn of(scene: &Scene, look: Look) -> Self {
         let (mut widths, mut tail) = ([0; 6], 0);
         for row in super::rows(scene) {
-            for (column, Part(_, cell)) in cells(row).iter().enumerate() {
+            for (column, Part(_, cell)) in cells(row, look).iter().enumerate() {
                 widths[column] = widths[column].max(cell.width());
             }
-            tail = tail.max(ends(row).iter().map(|Part(_, end)| end.width()).max().unwrap_or(0));
+            tail = tail.max(ends(row, look).iter().map(|Part(_, end)| end.width()).max().unwrap_or(0));
         }
-        let mut columns = Self { widths };
+        let mut columns = Self { widths, look };
         for column in DROPPED {
-            if columns.end() + tail.min(TAIL) > width {
+            if columns.end() + tail.min(TAIL) > look.width {
                 columns.widths[column] = 0;
             }
         }
@@ -225,11 +238,13 @@ impl Columns {
         6 + self.widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>()
     }
 
-    fn row(&self, row: &Row, shift: usize, width: usize) -> Vec<Vec<Part>> {
-        let mut line = Vec::new();
+    fn row(&self, row: &Row, shift: usize) -> Vec<Vec<Part>> {
+        let (mut line, width) = (Vec::new(), self.look.width);
         // The names of rows that hang on an uplink begin further left; what follows stands below the others.
         let mut shift = shift;
-        for (Part(style, cell), wide) in cells(row).into_iter().zip(self.widths).filter(|(_, wide)| *wide > 0) {
+        for (Part(style, cell), wide) in
+            cells(row, self.look).into_iter().zip(self.widths).filter(|(_, wide)| *wide > 0)
+        {
             let pad = wide.saturating_sub(cell.width()) + GAP + std::mem::take(&mut shift);
             line.push(Part(style, cell));
             line.push(Part(Style::Plain, " ".repeat(pad)));
@@ -237,7 +252,10 @@ impl Columns {
         let mut lines = vec![line];
         let mut start = self.end();
         let mut used = start;
-        let ends = ends(row);
+        // Addresses for which there is no column are no less worth a place than ports.
+        let further = row.more.iter().filter(|_| self.widths[FURTHER] == 0);
+        let further = further.map(|address| Part(Style::Address, address.clone()));
+        let ends: Vec<Part> = further.chain(ends(row, self.look)).collect();
         // Beside the columns, or below them where there is no room for that.
         if start + ends.iter().map(|Part(_, end)| end.width()).max().unwrap_or(0) > width {
             (start, used) = (8, width);
@@ -261,7 +279,7 @@ impl Columns {
 }
 
 /// Name, far end, near end, address, further addresses, hardware address.
-fn cells(row: &Row) -> [Part; 6] {
+fn cells(row: &Row, look: Look) -> [Part; 6] {
     let tag = if row.tag.is_empty() { String::new() } else { format!(" ({})", row.tag) };
     let near = if row.near.is_empty() { String::new() } else { format!("⇄ {}", row.near) };
     [
@@ -272,13 +290,15 @@ fn cells(row: &Row) -> [Part; 6] {
         Part(Style::Address, row.more.join(" ")),
         Part(Style::Dim, row.mac.clone()),
     ]
+    .map(|Part(style, text)| Part(style, look.plain(&text)))
 }
 
 /// Ports and notes.
-fn ends(row: &Row) -> Vec<Part> {
+fn ends(row: &Row, look: Look) -> Vec<Part> {
     let port = |(outside, inside): &(String, String)| Part(Style::Port, format!("{outside} → {inside}"));
     let ports = row.published.iter().map(port);
-    ports.chain(row.notes.iter().map(|note| Part(Style::Dim, note.clone()))).collect()
+    let all = ports.chain(row.notes.iter().map(|note| Part(Style::Dim, note.clone())));
+    all.map(|Part(style, text)| Part(style, look.plain(&text))).collect()
 }
 
 /// The beginning of a text that is too wide.
@@ -296,13 +316,12 @@ fn short(text: &str, width: usize) -> String {
 }
 
 fn written(parts: &[Part], look: Look) -> String {
-    let plain = |text: &str| if look.unicode { text.to_owned() } else { in_ascii(text) };
     let mut line = String::new();
     let mut left = look.width;
-    let whole: usize = parts.iter().map(|Part(_, text)| plain(text).width()).sum();
+    let whole: usize = parts.iter().map(|Part(_, text)| look.plain(text).width()).sum();
     let blank_from = parts.iter().rposition(|Part(_, text)| !text.trim().is_empty()).map_or(0, |last| last + 1);
     for Part(style, text) in &parts[..blank_from] {
-        let mut text = plain(text);
+        let mut text = look.plain(text);
         // Of a line that is too wide the end is left out.
         if whole > look.width && text.width() > left {
             text = if look.unicode { short(&text, left) } else { text.chars().take(left).collect() };

@@ -12,6 +12,7 @@ use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOpti
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::super::program::{Direction, Instruction};
+use super::super::wire::attributes;
 use super::requests::{TCA_BPF_OPS, TCA_TBF_PARMS, TCA_TBF_RATE64, above};
 use super::{Rtnl, as_link, as_route};
 
@@ -143,19 +144,17 @@ fn gateway(route: &RouteMessage) -> Option<(u32, IpAddr)> {
 
 /// The rate of a token bucket filter, in bytes a second.
 fn rate(discipline: &TcMessage) -> Option<u64> {
-    let options = discipline.attributes.iter().filter_map(|attribute| match attribute {
-        TcAttribute::Options(options) => Some(options),
+    // The crate knows no options of this discipline, and so gives all of them as one.
+    let options = discipline.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.first(),
         _ => None,
-    });
-    let bytes = |kind: u16| {
-        let found = options.clone().flatten().find(|option| option.kind() == kind)?;
-        let mut bytes = vec![0; found.value_len()];
-        found.emit_value(&mut bytes);
-        Some(bytes)
-    };
+    })?;
+    let mut bytes = vec![0; options.value_len()];
+    options.emit_value(&mut bytes);
+    let option = |kind: u16| attributes(&bytes).find(|(found, _)| *found == kind).map(|(_, value)| value);
     // A rate that does not fit into the four bytes of `struct tc_ratespec` is told apart.
-    let wide = bytes(TCA_TBF_RATE64).and_then(|rate| Some(u64::from_ne_bytes(rate.try_into().ok()?)));
-    let narrow = || Some(u32::from_ne_bytes(bytes(TCA_TBF_PARMS)?.get(8..12)?.try_into().ok()?).into());
+    let wide = option(TCA_TBF_RATE64).and_then(|rate| Some(u64::from_ne_bytes(rate.try_into().ok()?)));
+    let narrow = || Some(u32::from_ne_bytes(option(TCA_TBF_PARMS)?.get(8..12)?.try_into().ok()?).into());
     wide.or_else(narrow)
 }
 
