@@ -32,7 +32,7 @@ fn equal(host: &Host, kind: &str, options: &[&str]) {
     let id = host.inspect("web", ".Id");
     let script = with_id(&script, &id);
     assert!(!is_known || said.stderr.contains(&script), "it is not what --dry-run said:\n{script}\n{said}");
-    let told = said.stderr.split_once("#!/bin/sh").expect("a script").1.split_once("\"${1:-up}\"").expect("its end").0;
+    let told = said.stderr.split_once("#!/bin/sh").expect("a script").1.split_once("\nesac\n").expect("its end").0;
     if options.iter().any(|option| option.starts_with("--tap")) {
         // The kernel notices a moment later that no program has the device open.
         host.sh("sleep 1.5").ok();
@@ -40,7 +40,7 @@ fn equal(host: &Host, kind: &str, options: &[&str]) {
     let own = both(&format!("/proc/{}/ns/net", host.pid_of("web")));
     let told_later = host.minirun(["explain", "--format=sh", "web"]).ok();
     take_down(host, &before);
-    by_hand(host, &format!("#!/bin/sh{told}\"${{1:-up}}\"\n"), &own, &before, options);
+    by_hand(host, &format!("#!/bin/sh{told}\nesac\n"), &own, &before, options);
     by_hand(host, &told_later, &own, &before, options);
     row(kind, options, [is_known, true, true], &own);
 }

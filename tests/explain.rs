@@ -93,6 +93,25 @@ host_test!(a_terminal_is_told_in_colours, |host| {
     host.remove_all();
 });
 
+// What no command of the kernel's does is told as well: how to do it by hand.
+host_test!(ports_that_are_passed_on_are_told, |host| {
+    host.has_had_networks();
+    let port = ["-p", "8080:80"];
+    let script = host.minirun([&["run", "--dry-run"][..], &port, &["busybox", "true"]].concat()).ok();
+    host.member(&port, "web");
+    let told = host.minirun(["explain", "web"]).ok();
+    let live =
+        host.minirun([&["run", "--explain"][..], &["-p", "8081:80"], &["busybox", "true"]].concat()).run().stderr;
+    for (said, port) in [(&script, 8080), (&told, 8080), (&live, 8081)] {
+        let by_hand = format!("#   socat TCP6-LISTEN:{port},bind=[::1],ipv6only,fork TCP4:10.214.");
+        assert!(said.contains(&by_hand) && said.contains("leads nothing from ::1"), "{said}");
+    }
+    let said = host.sh(&format!("sh -s nonsense <<'END'\n{script}END")).fails(2);
+    assert!(said.contains("usage: sh ") && said.contains("[up|down]"), "{said}");
+    host.remove_all();
+    host.settle();
+});
+
 // A network of which nothing is on the host by itself.
 host_test!(a_network_without_a_bridge_is_told_too, |host| {
     host.has_had_networks();

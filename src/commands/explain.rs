@@ -56,8 +56,8 @@ pub fn explain_network(args: &ExplainNetworkArgs, root: &Path, data_root: &Path)
 }
 
 fn tell(retold: &Retold, container: Option<&str>, form: Explain) -> Result<()> {
-    let Retold { mode, host_steps, steps, differences } = retold;
-    let script = Script { mode, container, again: &[], host_steps, steps };
+    let Retold { mode, host_steps, steps, ports, differences } = retold;
+    let script = Script { mode, container, again: &[], host_steps, steps, ports };
     let differs: String = differences.iter().map(|line| format!("# differs now: {}\n", printable(line))).collect();
     print(&match form {
         Explain::Text => format!("{differs}{}", script.lines(is_coloured(stdout().is_terminal()))),

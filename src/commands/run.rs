@@ -20,8 +20,8 @@ use crate::{bundle, holder, launch, reaper, sys, terminal};
 pub fn run(args: &RunArgs, root: &Path, data_root: &Path) -> Result<u8> {
     if args.dry_run {
         let (name, network) = plan::network_of(args, data_root, root)?;
-        let Network { mode, host_steps, steps, again, .. } = &network;
-        let script = Script { mode, container: Some(&name), again, host_steps, steps };
+        let Network { mode, host_steps, steps, again, ports, .. } = &network;
+        let script = Script { mode, container: Some(&name), again, host_steps, steps, ports };
         let text = match args.explain {
             Some(Explain::Json) => format!("{:#}\n", script.json()),
             _ => script.text(),
@@ -137,7 +137,8 @@ mod tests {
         let bridge = Bridge { definition, link: None, addressed: false, addresses6: vec![], beside };
         let steps = bridge.attach(view, "0123456789ab", &interface);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
-        Script { mode: &mode, container: Some("web"), again: &[], host_steps: &missing, steps: &steps }.text()
+        Script { mode: &mode, container: Some("web"), again: &[], host_steps: &missing, steps: &steps, ports: &[] }
+            .text()
     }
 
     fn default_network() -> Definition {
@@ -172,7 +173,8 @@ mod tests {
     #[test]
     fn host_has_nothing_to_do() {
         insta::assert_snapshot!(
-            Script { mode: &Mode::Host, container: Some("web"), again: &[], host_steps: &[], steps: &[] }.text()
+            Script { mode: &Mode::Host, container: Some("web"), again: &[], host_steps: &[], steps: &[], ports: &[] }
+                .text()
         );
     }
 }

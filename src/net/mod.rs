@@ -252,10 +252,15 @@ impl Network {
     /// Tells of what the container's own process does, and of all together where that was asked for.
     pub fn tell_the_rest(&mut self) -> Result<()> {
         let own: Vec<Step> = self.own_steps().cloned().collect();
-        let Self { mode, host_steps, steps, again, narrator: Some(narrator), .. } = self else { return Ok(()) };
+        let Self { mode, host_steps, steps, again, ports, narrator: Some(narrator), .. } = self else { return Ok(()) };
         narrator.tell_own(&own)?;
+        if narrator.form == Explain::Text {
+            script::passed_on(ports).iter().for_each(|line| crate::error::tell(&format!("# {line}\n")));
+        }
         if narrator.form == Explain::Sh {
-            crate::error::tell(&Script { mode, container: Some(&narrator.netns), again, host_steps, steps }.text());
+            crate::error::tell(
+                &Script { mode, container: Some(&narrator.netns), again, host_steps, steps, ports }.text(),
+            );
         }
         Ok(())
     }

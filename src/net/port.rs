@@ -95,6 +95,11 @@ impl Port {
         self.address == Ipv6Addr::LOCALHOST || self.address.is_ipv6() && self.target.is_ipv4()
     }
 
+    /// Whether minirun passes on a part of what comes there: from `::1`, also where the kernel leads the rest.
+    pub fn has_relay(&self) -> bool {
+        self.is_relayed() || self.address == Ipv6Addr::UNSPECIFIED && self.protocol != Protocol::Sctp
+    }
+
     /// Whether it is the port of the container that people call `80` or `53/udp`.
     pub fn is_at(&self, text: &str) -> bool {
         let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));

@@ -120,7 +120,7 @@ impl Taken {
     /// Keeps a socket that is bound at an address, for one of the ports from number `from` on.
     fn keep(&mut self, from: usize, at: SocketAddr, socket: OwnedFd) -> Result<()> {
         let Some(port) = self.ports[from..].iter().find(|port| port.address == at.ip()).cloned() else { return Ok(()) };
-        if port.is_relayed() || port.address == Ipv6Addr::UNSPECIFIED && port.protocol != Protocol::Sctp {
+        if port.has_relay() {
             let target = SocketAddr::new(port.target, port.port + (at.port() - port.host));
             self.relayed.push(Relayed { port, socket, target });
         } else if self.held.len() < MOST_HELD {

@@ -30,6 +30,8 @@ pub struct Retold {
     pub host_steps: Vec<Step>,
     /// Steps that make the container's part.
     pub steps: Vec<Step>,
+    /// Its published ports.
+    pub ports: Vec<Port>,
     /// What differs, a line each.
     pub differences: Vec<String>,
 }
@@ -44,7 +46,7 @@ pub fn container(found: &Found, root: &Path, data_root: &Path) -> Result<Retold>
         ));
     }
     if let Some(mode) = joined(record) {
-        return Ok(Retold { mode, host_steps: vec![], steps: vec![], differences: vec![] });
+        return Ok(Retold { mode, host_steps: vec![], steps: vec![], ports: vec![], differences: vec![] });
     }
     let mut rtnl = Rtnl::open()?;
     let directory = hub::directory(&rtnl)?;
@@ -75,6 +77,7 @@ pub fn container(found: &Found, root: &Path, data_root: &Path) -> Result<Retold>
         mode: if attachments.is_empty() { Mode::None } else { Mode::Networks(attachments) },
         host_steps: intent.anew(&networks, &opened_before(&directory), &record.lent),
         steps,
+        ports: record.ports.clone(),
         differences: differences.iter().map(line).collect(),
     })
 }
@@ -99,7 +102,8 @@ pub fn network(name: &str, root: &Path, data_root: &Path) -> Result<Retold> {
     let mode = Mode::Networks(vec![Attachment::on(name)]);
     let is_made = intent.networks.contains(&network);
     let differences = if is_made { differences(root, data_root, &[name.to_owned()])? } else { vec![] };
-    Ok(Retold { mode, host_steps, steps: vec![], differences: differences.iter().map(line).collect() })
+    let (steps, ports) = (vec![], vec![]);
+    Ok(Retold { mode, host_steps, steps, ports, differences: differences.iter().map(line).collect() })
 }
 
 fn line((subject, what): &(String, String)) -> String {

@@ -3,10 +3,13 @@
 //! Used by `run --dry-run`, `--explain=sh` and `explain`. Both halves are made of the same list of steps that minirun does
 //! itself; [`undo`] is what `apply.rs` does to take a step back, as a command.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use serde_json::{Value, json};
 
 use super::explain::commands;
 use super::mode::Mode;
+use super::port::Port;
 use super::ptp::Again;
 use super::reason::reason;
 use super::step::{Place, Step};
@@ -25,6 +28,8 @@ pub struct Script<'a> {
     pub host_steps: &'a [Step],
     /// Steps that make the container's part.
     pub steps: &'a [Step],
+    /// Its published ports.
+    pub ports: &'a [Port],
 }
 
 /// A step as it is told: the reason, and the commands.
@@ -54,13 +59,15 @@ impl Script<'_> {
         if let Some(nothing) = self.nothing_to_do() {
             text.push_str(&format!("  # {nothing}\n  :\n"));
         }
+        text.extend(passed_on(self.ports).iter().map(|line| format!("  # {line}\n")));
         text.push_str("}\n\ndown() {\n");
         let down = self.down();
         if down.is_empty() {
             text.push_str("  :\n");
         }
         down.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
-        text.push_str("}\n\n\"${1:-up}\"\n");
+        text.push_str("}\n\ncase \"${1:-up}\" in\n  up | down) \"${1:-up}\" ;;\n");
+        text.push_str("  *) echo \"usage: sh $0 [up|down]\" >&2; exit 2 ;;\nesac\n");
         text
     }
 
@@ -74,6 +81,7 @@ impl Script<'_> {
         };
         let mut text: String = steps.map(step).collect();
         text.extend(self.nothing_to_do().map(|nothing| format!("# {nothing}\n")));
+        text.extend(passed_on(self.ports).iter().map(|line| format!("{dim}# {line}{plain}\n")));
         text
     }
 
@@ -133,6 +141,31 @@ impl Script<'_> {
         down.extend(undo(self.host_steps));
         down
     }
+}
+
+/// Of published ports, those to which the kernel leads nothing: minirun's own process does what socat(1) would do. They are no step,
+/// and end with the process.
+pub fn passed_on(ports: &[Port]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for port in ports.iter().filter(|port| port.has_relay()) {
+        if lines.is_empty() {
+            lines.push("the kernel leads nothing from ::1 to a container, nor from IPv6 to IPv4: minirun passes it on, as would".to_owned());
+        }
+        let at = if port.address.is_unspecified() && !port.is_relayed() {
+            IpAddr::from(Ipv6Addr::LOCALHOST)
+        } else {
+            port.address
+        };
+        let protocol = port.protocol.to_string().to_uppercase();
+        let version = if port.target.is_ipv4() { 4 } else { 6 };
+        let each = if port.count > 1 { format!(", and so the {} after it", port.count - 1) } else { String::new() };
+        let target = SocketAddr::new(port.target, port.port);
+        let host = port.host;
+        lines.push(format!(
+            "  socat {protocol}6-LISTEN:{host},bind=[{at}],ipv6only,fork {protocol}{version}:{target}{each}"
+        ));
+    }
+    lines
 }
 
 /// What makes a reason dim and a command bold, and what ends both.
