@@ -137,7 +137,7 @@ impl Bridge {
         }
         let address = |address: IpNet| Step::AddAddress { place: Place::Hub, link: name.clone(), address };
         missing.extend((!self.addressed).then(|| address((*gateway).into())));
-        let own6 = gateway6.into_iter().flat_map(|gateway6| [*gateway6, link_local(mac_of(gateway.addr()))]);
+        let own6 = gateway6.iter().flat_map(|gateway6| [*gateway6, link_local(mac_of(gateway.addr()))]);
         let is_missing = |net: &Ipv6Net| !self.addresses6.contains(&net.addr().into());
         missing.extend(own6.filter(is_missing).map(|net| address(net.into())));
         if !self.link.as_ref().is_some_and(|link| link.up) {
