@@ -125,7 +125,7 @@ fn differences(root: &Path, data_root: &Path, names: &[String]) -> Result<Vec<(S
 }
 
 /// The namespace that a container is in, where that was there before it.
-fn joined(record: &Record) -> Option<Mode> {
+pub fn joined(record: &Record) -> Option<Mode> {
     Some(match record.network.split_once(':') {
         None if record.network == "host" => Mode::Host,
         Some(("container", name)) => Mode::Container(name.to_owned()),
