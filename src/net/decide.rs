@@ -107,7 +107,7 @@ impl Network {
         let mut leases = Vec::new();
         let ends = hub.take_cables(request, &mut self.again)?;
         for ((at, (wish, bridge)), end) in attachments.iter().zip(&hub.bridges).enumerate().zip(ends) {
-            bridge.check(wish)?;
+            bridge.check(wish, &hub.view)?;
             let definition = &bridge.definition;
             let take = if request.dry { ipam::peek } else { ipam::lease };
             let mut lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
