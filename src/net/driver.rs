@@ -165,6 +165,10 @@ pub fn configure(view: &View, definition: &Definition, interface: &Interface) ->
     let address = |address: IpNet| Step::AddAddress { place: inside, link: name.clone(), address };
     steps.push(address(interface.address.into()));
     steps.extend(interface.address6.map(|own| address(own.into())));
+    // The kernel asks by it where a neighbour is when the container routes for others. Where it cannot, the filter lets no
+    // packet of others out, nor what comes from this address.
+    let own6 = interface.address6.filter(|_| interface.may_route()).map(|_| link_local(interface.mac));
+    steps.extend(own6.map(|own| address(own.into())));
     steps.push(Step::SetUp { place: inside, link: name.clone() });
     steps.extend(rate::shape(inside, name, interface.rates().sent, interface.mtu));
     let (gateway, gateway6) = definition.gateways();
