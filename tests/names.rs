@@ -297,3 +297,24 @@ host_test!(the_files_know_the_container_and_the_host, |host| {
     reached.wait();
     host.remove_networks(&["front"]);
 });
+
+host_test!(who_has_the_network_of_another_finds_its_members, |host| {
+    let resolver = ground(host);
+    let db = host.member(&["--net=front:alias=sql"], "db");
+    host.member(&["--net=front"], "web");
+    host.detached(&["--net=container:web", "--name", "beside"], &["sleep", "1000"]);
+    for whose in ["web", "beside"] {
+        let net = format!("--net=container:{whose}");
+        let said = host
+            .minirun(["run", &net, "busybox", "sh", "-c", "nslookup sql; nslookup web; nslookup example.test"])
+            .run();
+        for words in [&db.address.to_string(), &db.address6.expect("IPv6").to_string(), "Name:\tweb"] {
+            assert!(said.stdout.contains(words), "{said}");
+        }
+        assert!(resolver.asked().iter().any(|name| name.contains("example.test")), "{said}");
+        // Another server is asked where one is given.
+        let said = host.minirun(["run", &net, "--dns=192.0.2.1", "busybox", "cat", "/etc/resolv.conf"]).ok();
+        assert!(said.starts_with("nameserver 192.0.2.1\n"), "{said}");
+    }
+    host.remove_networks(&["front"]);
+});

@@ -137,6 +137,9 @@ host_test!(what_a_network_cannot_be, within 120, |host| {
     for mtu in ["67", "65536", "many"] {
         refused(host, &["--mtu", mtu, "x"], &["--mtu"]);
     }
+    // Below it the kernel has no IPv6 on a link, nor on a bridge with such a port.
+    refused(host, &["--ipv6", "--mtu=1279", "x"], &["create network `x`", "1279", "1280", "without --ipv6"]);
+    host.refuses(&["run", "--net=front:mtu=1279", "busybox", "true"], &["network `front`", "1279", "1280"]);
     refused(host, &["--label", "=x", "x"], &["label"]);
     host.minirun(["network", "rm", "front"]).ok();
     host.settle();

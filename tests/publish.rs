@@ -336,3 +336,20 @@ host_test!(ipv6_where_the_network_has_none, |host| {
     host.remove_all();
     host.settle();
 });
+
+host_test!(its_own_port_where_bridges_ask_the_rules_of_ipv6_alone, |host| {
+    const SETTING: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    let Ok(before) = std::fs::read_to_string(SETTING) else {
+        // This kernel has no br_netfilter, or has not loaded it.
+        return;
+    };
+    host.has_had_networks();
+    host.network(&["--ipv6"], "front");
+    host.write(SETTING, "0");
+    let web = host.member(&["--net=front", "-p", "[::]:8000:7000"], "web");
+    let mirror = Mirror::of(host, web.pid, PORTS);
+    assert!(host.in_network_of(web.pid, || asks(By::Tcp, HOST6, 8000)).is_some());
+    drop(mirror);
+    host.write(SETTING, before.trim());
+    host.remove_networks(&["front"]);
+});

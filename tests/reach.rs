@@ -233,3 +233,40 @@ host_test!(the_lan_reaches_no_member_over_ipv6, |host| {
     host.remove_networks(&["front"]);
     host.settle();
 });
+
+/// The second addresses of a container.
+fn seconds(host: &Host, name: &str) -> [String; 2] {
+    let said: serde_json::Value = serde_json::from_str(&host.minirun(["inspect", name]).ok()).expect("JSON");
+    let second = &said[0]["network_settings"]["interfaces"][1];
+    ["ip_address", "global_ipv6_address"].map(|key| second[key].as_str().expect("an address").to_owned())
+}
+
+host_test!(a_container_routes_for_others, within 120, |host| {
+    host.has_had_networks();
+    for (driver, option) in [("bridge", ":spoof"), ("ptp", "")] {
+        let nets = ["left", "right"].map(|name| {
+            host.network(&["--driver", driver, "--ipv6"], name);
+            format!("--net={name}{option}")
+        });
+        let settings = ["--sysctl=net.ipv4.ip_forward=1", "--sysctl=net.ipv6.conf.all.forwarding=1"];
+        let router = host.member(&[&nets.each_ref().map(String::as_str)[..], &settings].concat(), "router");
+        let (one, two) = (host.member(&["--net=left"], "one"), host.member(&["--net=right"], "two"));
+        let (gateway, [back, back6]) = (router.address6.expect("IPv6"), seconds(host, "router"));
+        let (address6, own6) = (two.address6.expect("IPv6"), one.address6.expect("IPv6"));
+        let route = |who: &Member, to: IpAddr, by: &str| {
+            host.sh(&format!("nsenter --net=/proc/{}/ns/net ip route add {to} via {by}", who.pid)).ok();
+        };
+        route(&one, two.address.into(), &router.address.to_string());
+        route(&one, address6.into(), &gateway.to_string());
+        route(&two, one.address.into(), &back);
+        route(&two, own6.into(), &back6);
+        let mirror = Mirror::of(host, two.pid, PORTS);
+        // It has not heard of either of them before.
+        for (at, own) in [(IpAddr::from(two.address), IpAddr::from(one.address)), (address6.into(), own6.into())] {
+            assert_eq!(seen(host, &one, By::Tcp, at), Some(own), "{driver}");
+        }
+        drop(mirror);
+        host.remove_networks(&["left", "right"]);
+    }
+    host.settle();
+});

@@ -398,3 +398,23 @@ host_test!(cold where_nothing_was_ever_made_nothing_is_to_be, |host| {
     assert_eq!(host.sh("ip -o link; nft list ruleset").ok(), before);
     assert_eq!(host.sh("ls /run/minirun | grep hub || true").ok(), "");
 });
+
+host_test!(ports_of_a_network_without_the_default_route_and_ports_taken_back, within 120, |host| {
+    host.has_had_networks();
+    host.with_and_without_rules_in_bridges(|| {
+        host.network(&["--internal"], "back");
+        host.network(&[], "front");
+        host.member(&["--net=back", "-p", "0.0.0.0:8000:7000"], "web");
+        host.minirun(["network", "connect", "front", "web"]).ok();
+        fine(host);
+        host.minirun(["port", "web", "--add", "0.0.0.0:8001:7000"]).ok();
+        fine(host);
+        host.minirun(["port", "web", "--rm", "7000"]).ok();
+        fine(host);
+        // What was asked for stays.
+        host.member(&["--net=front:hairpin", "-p", "8002:7000"], "db");
+        host.minirun(["port", "db", "--rm", "7000"]).ok();
+        fine(host);
+        host.remove_networks(&["back", "front"]);
+    });
+});

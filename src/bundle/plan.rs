@@ -169,7 +169,7 @@ impl Bundle {
             let hosts =
                 self.args.network.add_host.iter().map(|text| options::add_host(text)).collect::<Result<Vec<_>>>()?;
             let resolvers = plan::resolvers(&network.mode);
-            plan::files(&self.args, &self.hostname, &self.name, &network, &hosts, resolvers)?
+            plan::files(&self.args, &self.hostname, &self.name, &network, &hosts, resolvers, state)?
         };
         if let NetworkOf::Path(path) = &self.network {
             record.network = format!("ns:{path}");

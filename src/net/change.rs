@@ -17,6 +17,7 @@ use super::apply::Applier;
 use super::look::lock;
 use super::mode::{Attachment, Mode};
 use super::names::Resolvers;
+use super::options::port_options;
 use super::ports::{delete, elements_of};
 use super::publish::Port;
 use super::rtnl::{self, Rtnl};
@@ -193,7 +194,26 @@ impl Network {
         self.ports.retain(|port| !gone.contains(port));
         self.published = elements_of(&self.ports, &self.own.id);
         self.release_sockets(&gone);
+        self.unpublish(&gone)?;
         Ok(gone)
+    }
+
+    /// Has the ports of bridges as they were without published ports, where none of them is left.
+    fn unpublish(&mut self, gone: &[Port]) -> Result<()> {
+        let Some(hub) = &mut self.hub else { return Ok(()) };
+        let mut steps = Vec::new();
+        for (interface, bridge) in self.interfaces.iter().zip(&hub.bridges) {
+            let leads = |port: &Port| interface.addresses().any(|address| address == port.target);
+            if gone.iter().any(leads) && !self.ports.iter().any(leads) {
+                let options = port_options(&bridge.definition, &interface.port);
+                let value = options.iter().find(|(option, _)| *option == "hairpin").map_or(0, |(_, value)| *value);
+                steps.push(Step::SetPortOption { link: interface.host.clone(), option: "hairpin", value });
+            }
+        }
+        let mut applier = Applier::new(&mut hub.rtnl, 0);
+        applier.apply(&steps)?;
+        applier.commit();
+        Ok(())
     }
 
     fn release_sockets(&mut self, gone: &[Port]) {

@@ -107,7 +107,7 @@ impl Network {
         let mut leases = Vec::new();
         let ends = hub.take_cables(request, &mut self.again)?;
         for ((at, (wish, bridge)), end) in attachments.iter().zip(&hub.bridges).enumerate().zip(ends) {
-            bridge.check(wish)?;
+            bridge.check(wish, &hub.view)?;
             let definition = &bridge.definition;
             let take = if request.dry { ipam::peek } else { ipam::lease };
             let mut lease = take(&hub.directory, definition, wish.ip, wish.ip6)?;
@@ -257,7 +257,7 @@ pub(super) fn published(ports: &[Port], link: &str, bridge: &str, id: &str) -> V
     let mut steps = Vec::new();
     // Where the bridge itself asks the rules (br_netfilter), what a container sends to its own published port comes back by
     // the port that it left by.
-    if is_on("net/bridge/bridge-nf-call-iptables") {
+    if ["ip", "ip6"].iter().any(|family| is_on(&format!("net/bridge/bridge-nf-call-{family}tables"))) {
         steps.push(Step::SetPortOption { link: link.to_owned(), option: "hairpin", value: 1 });
     }
     let key = format!("net/ipv4/conf/{bridge}/route_localnet");

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
@@ -107,8 +107,12 @@ impl Bridge {
     }
 
     /// Refuses what an interface on it cannot have.
-    pub fn check(&self, wish: &Attachment) -> Result<()> {
+    pub fn check(&self, wish: &Attachment, view: &View) -> Result<()> {
         let driver = self.definition.driver;
+        let mtu = wish.mtu.unwrap_or_else(|| self.mtu(view));
+        if self.definition.gateway6.is_some() {
+            fits_ipv6(mtu).with_context(|| format!("use network `{}`", wish.network))?;
+        }
         let on_the_host =
             [(wish.host_ifname.is_some(), "host-ifname"), (wish.hairpin, "hairpin"), (wish.spoof, "spoof")];
         if let Some((_, option)) = on_the_host.iter().find(|(asked, _)| *asked && !driver.has_bridge()) {
@@ -132,9 +136,25 @@ impl Bridge {
     }
 }
 
-/// Whether the kernel has IPv6 on a link: not below the MTU that every link of IPv6 has (RFC 8200).
+/// The MTU that every link of IPv6 has at least (RFC 8200): below it the kernel has no IPv6 on a link, nor on a bridge of which
+/// one port is below it.
+const LEAST_MTU6: u32 = 1280;
+
+/// Whether the kernel has IPv6 on a link.
 pub fn has_ipv6(view: &View, interface: &Interface) -> bool {
-    view.ipv6 && interface.mtu >= 1280
+    view.ipv6 && interface.mtu >= LEAST_MTU6
+}
+
+/// Refuses an MTU with which there is no IPv6.
+pub fn fits_ipv6(mtu: u32) -> Result<()> {
+    if mtu >= LEAST_MTU6 {
+        return Ok(());
+    }
+    let message = format!("an MTU of {mtu} is too small for IPv6, which needs {LEAST_MTU6}");
+    Err(refused(
+        message,
+        "give a larger one (--mtu of the network, mtu= of the container), or use a network without --ipv6",
+    ))
 }
 
 /// The steps that make a link in a container usable: addresses, up, and the way out.
@@ -145,6 +165,10 @@ pub fn configure(view: &View, definition: &Definition, interface: &Interface) ->
     let address = |address: IpNet| Step::AddAddress { place: inside, link: name.clone(), address };
     steps.push(address(interface.address.into()));
     steps.extend(interface.address6.map(|own| address(own.into())));
+    // The kernel asks by it where a neighbour is when the container routes for others. Where it cannot, the filter lets no
+    // packet of others out, nor what comes from this address.
+    let own6 = interface.address6.filter(|_| interface.may_route()).map(|_| link_local(interface.mac));
+    steps.extend(own6.map(|own| address(own.into())));
     steps.push(Step::SetUp { place: inside, link: name.clone() });
     steps.extend(rate::shape(inside, name, interface.rates().sent, interface.mtu));
     let (gateway, gateway6) = definition.gateways();

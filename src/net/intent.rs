@@ -18,6 +18,7 @@ use super::look;
 use super::mode::DEFAULT;
 use super::network::{self, Bridge, Ground, mac_of};
 use super::opened::opened_before;
+use super::publish::Port;
 use super::rtnl::Rtnl;
 use super::seen;
 use super::step::{Place, Step};
@@ -175,11 +176,13 @@ impl Intent {
         let names = !interfaces.is_empty();
         let part = Part { id: &record.id, interfaces: &interfaces, names, host_access: record.host_access };
         let mut steps = part.steps(&self.view, &bridges.iter().collect::<Vec<_>>());
-        let way_out = interfaces.iter().position(|interface| interface.default_route).unwrap_or_default();
-        if let (false, Some(interface), Some(bridge)) =
-            (record.ports.is_empty(), interfaces.get(way_out), bridges.get(way_out))
-        {
-            steps.extend(published(&record.ports, &interface.host, &bridge.definition.link, &record.id));
+        // By their addresses, not by the default route: that may have come with a network that was connected later.
+        for (interface, bridge) in interfaces.iter().zip(&bridges) {
+            let leads_here = |port: &&Port| interface.addresses().any(|address| address == port.target);
+            let ports: Vec<Port> = record.ports.iter().filter(leads_here).cloned().collect();
+            if !ports.is_empty() {
+                steps.extend(published(&ports, &interface.host, &bridge.definition.link, &record.id));
+            }
         }
         for device in &record.lent {
             steps.extend(device.steps());

@@ -106,6 +106,11 @@ impl Interface {
         self.rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or_default()
     }
 
+    /// Whether it may send what others sent: at no place of its own is a filter that lets only its own addresses pass.
+    pub fn may_route(&self) -> bool {
+        self.spoof || !self.driver.has_bridge()
+    }
+
     /// Both of them.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let second = self.address6.map(|net| IpAddr::V6(net.addr()));

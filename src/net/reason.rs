@@ -24,6 +24,11 @@ pub fn reason(step: &Step) -> String {
         Step::AddAddress { place: Place::Hub, .. } => {
             "the bridge's own address is the gateway of its containers, and gives the host a route to them".into()
         }
+        Step::AddAddress { place: Place::Container, address: IpNet::V6(address), .. }
+            if address.addr().is_unicast_link_local() =>
+        {
+            "a container that routes for others asks by it where its neighbours are (RFC 4861)".into()
+        }
         Step::AddAddress { place: Place::Container, .. } => {
             "an address that no other container has; its length brings the route to the neighbours".into()
         }

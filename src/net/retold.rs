@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Result;
 use nix::fcntl::FlockArg;
 
+use super::Interface;
 use super::definition::{Definition, Definitions};
 use super::hub;
 use super::intent::Intent;
@@ -62,7 +63,7 @@ pub fn container(found: &Found, root: &Path, data_root: &Path) -> Result<Retold>
     let is_on = |name: &str| record.interfaces.iter().any(|interface| interface.network == name);
     let networks: Vec<_> = intent.networks.iter().filter(|one| is_on(&one.name)).cloned().collect();
     let mut steps = member.steps.clone();
-    if let Some(setting) = loopback_setting(record, &networks) {
+    for setting in loopback_settings(record, &networks) {
         // Before the ports, as at the start; where it is made it is not among the steps.
         let at = steps.iter().position(|step| matches!(step, Step::Nft(_))).unwrap_or(steps.len());
         steps.retain(|step| *step != setting);
@@ -110,16 +111,21 @@ fn line((subject, what): &(String, String)) -> String {
     format!("{subject}: {what}")
 }
 
-/// What lets a port that is published on 127.0.0.1 pass.
-fn loopback_setting(record: &Record, networks: &[Definition]) -> Option<Step> {
-    let way_out = record.interfaces.iter().find(|one| one.default_route).or(record.interfaces.first())?;
-    let network = networks.iter().find(|network| network.name == way_out.network)?;
-    let is_local = record.ports.iter().any(Port::is_local);
-    is_local.then(|| Step::Sysctl {
+/// What lets ports that are published on 127.0.0.1 pass, on the networks that they lead to.
+fn loopback_settings(record: &Record, networks: &[Definition]) -> Vec<Step> {
+    let leads_to = |interface: &&Interface| {
+        let local = || record.ports.iter().filter(|port| port.is_local());
+        interface.addresses().any(|address| local().any(|port| port.target == address))
+    };
+    let link = |interface: &Interface| {
+        networks.iter().find(|network| network.name == interface.network).map(|network| network.link.clone())
+    };
+    let setting = |link: String| Step::Sysctl {
         place: Place::Hub,
-        key: format!("net/ipv4/conf/{}/route_localnet", network.link),
+        key: format!("net/ipv4/conf/{link}/route_localnet"),
         value: "1".into(),
-    })
+    };
+    record.interfaces.iter().filter(leads_to).filter_map(link).map(setting).collect()
 }
 
 /// What differs of these networks and their members.
@@ -129,7 +135,7 @@ fn differences(root: &Path, data_root: &Path, names: &[String]) -> Result<Vec<(S
 }
 
 /// The namespace that a container is in, where that was there before it.
-fn joined(record: &Record) -> Option<Mode> {
+pub fn joined(record: &Record) -> Option<Mode> {
     Some(match record.network.split_once(':') {
         None if record.network == "host" => Mode::Host,
         Some(("container", name)) => Mode::Container(name.to_owned()),

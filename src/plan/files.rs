@@ -1,12 +1,15 @@
 //! The files that minirun writes into a container.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use anyhow::{Result, bail};
 
 use crate::cli::RunArgs;
 use crate::net::names::{Resolvers, hosts};
+use crate::net::retold::joined;
 use crate::net::{Mode, Network, dns};
+use crate::state::State;
 
 /// The host's resolvers, which only a container with a way out asks.
 pub fn resolvers(mode: &Mode) -> Resolvers {
@@ -21,6 +24,7 @@ pub fn files(
     network: &Network,
     added: &[(String, Option<IpAddr>)],
     resolvers: Resolvers,
+    state: &Path,
 ) -> Result<Vec<(&'static str, String)>> {
     let gateway = network.gateway();
     let added = added
@@ -42,11 +46,11 @@ pub fn files(
     Ok(vec![
         ("hosts", hosts),
         ("hostname", format!("{hostname}\n")),
-        ("resolv.conf", resolv_conf(args, &network.mode, resolvers)),
+        ("resolv.conf", resolv_conf(args, &network.mode, resolvers, state)),
     ])
 }
 
-fn resolv_conf(args: &RunArgs, mode: &Mode, of_host: Resolvers) -> String {
+fn resolv_conf(args: &RunArgs, mode: &Mode, of_host: Resolvers, state: &Path) -> String {
     let asked = &args.network;
     let mut resolvers = match mode {
         _ if !asked.dns.is_empty() => Resolvers { servers: asked.dns.clone(), other: of_host.other },
@@ -57,9 +61,17 @@ fn resolv_conf(args: &RunArgs, mode: &Mode, of_host: Resolvers) -> String {
         Mode::Networks(_) => of_host,
     };
     resolvers.say(&asked.dns_search, &asked.dns_option);
-    if matches!(mode, Mode::Networks(_)) || *mode == Mode::None && asked.dns.is_empty() {
-        // Its own one, which asks the others. Without a network nobody listens there until it is connected to one.
+    if matches!(mode, Mode::Networks(_)) || asked.dns.is_empty() && has_name_server(mode, state) {
+        // Its own one, which asks the others, or that of the container whose network it has. Without a network nobody listens
+        // there until it is connected to one.
         resolvers.servers = vec![dns::ADDRESS.into()];
     }
     resolvers.text()
+}
+
+/// Whether minirun answers for names in the network that a container has: its own, or the one of another container.
+fn has_name_server(mode: &Mode, state: &Path) -> bool {
+    let Mode::Container(other) = mode else { return matches!(mode, Mode::None | Mode::Networks(_)) };
+    let found = State::open(state).and_then(|state| state.find(other));
+    found.is_ok_and(|found| joined(&found.record).is_none_or(|mode| has_name_server(&mode, state)))
 }

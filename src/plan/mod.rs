@@ -168,7 +168,7 @@ impl Plan {
         let resolvers = resolvers(&options.mode);
         let network = decide_network(args, &options, record.runs, &resolvers, (data_root, state), dry)?;
         let Options { id, name, mounts, openings, limits, capabilities, security, hosts, .. } = options;
-        let files = files(args, &hostname, &name, &network, &hosts, resolvers)?;
+        let files = files(args, &hostname, &name, &network, &hosts, resolvers, state)?;
         record.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         network.write_down(&mut record);
         (record.id, record.name, record.image) = (id, name, label);

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::{note, print, refused, remedy_of};
 use crate::net::definition::{Definition, Definitions, is_reserved, link_of, valid_name};
-use crate::net::driver::Driver;
+use crate::net::driver::{Driver, fits_ipv6};
 use crate::net::hub::Taken;
 use crate::net::mode::{Attachment, mtu};
 use crate::net::options::{check_together, option_of};
@@ -113,6 +113,9 @@ pub fn create(args: &CreateArgs, data_root: &Path) -> Result<()> {
     };
     if driver == Driver::Vxlan {
         options.entry("vni".to_owned()).or_insert_with(|| vxlan::vni_of(&args.name).to_string());
+    }
+    if let Some(mtu) = mtu.filter(|_| gateway6.is_some()) {
+        fits_ipv6(mtu).with_context(failed)?;
     }
     let definition = Definition {
         name: args.name.clone(),

@@ -8,6 +8,9 @@
 //!   the last failure of a server, or SERVFAIL
 //! ```
 //!
+//! A server that was given up because it took too long is still listened to while others are asked: it may be far away, or all
+//! of them may be slow.
+//!
 //! The container chooses the questions and may know who is asked, so it, or who it lets listen, may also send answers. Each
 //! try has a socket of its own, connected, so that the kernel takes datagrams from the server's address alone, on a port of
 //! the kernel's random choice, and a random id; and the answer must repeat the question byte for byte. Nothing is kept of an
@@ -58,18 +61,20 @@ pub struct Exchange {
     query: Query,
     /// Those that are still to be asked, the next one last.
     servers: Vec<SocketAddr>,
-    server: SocketAddr,
-    id: u16,
-    wire: Wire,
+    /// Those that were asked by UDP and may answer yet, the last one last.
+    tries: Vec<Try>,
+    /// The one that is asked by TCP, and the id.
+    tcp: Option<(u16, Stream)>,
     /// What a server said that could not do it.
     failure: Option<Vec<u8>>,
 }
 
+/// A server that was asked by UDP.
 #[derive(Debug)]
-enum Wire {
-    None,
-    Udp(UdpSocket),
-    Tcp(Stream),
+struct Try {
+    server: SocketAddr,
+    id: u16,
+    socket: UdpSocket,
 }
 
 /// What a try has come to.
@@ -101,8 +106,7 @@ impl Exchange {
         if let [alone] = servers[..] {
             servers.push(alone);
         }
-        let server = (Ipv4Addr::UNSPECIFIED, 0).into();
-        Self { asker, deadline: now, query, servers, server, id: 0, wire: Wire::None, failure: None }
+        Self { asker, deadline: now, query, servers, tries: vec![], tcp: None, failure: None }
     }
 
     /// Whether it is the query of this client once more: a client repeats one that takes long.
@@ -112,25 +116,33 @@ impl Exchange {
 
     /// Asks the next server that can be asked. The answer to give where none is left.
     pub fn next(&mut self, watch: Watch<'_>, now: Instant) -> Option<Vec<u8>> {
+        self.tcp = None;
         while let Some(server) = self.servers.pop() {
-            self.server = server;
             self.deadline = now + PATIENCE;
-            if self.ask_by_udp(watch).is_ok() {
+            if self.ask_by_udp(server, watch).is_ok() {
                 return None;
             }
         }
-        self.wire = Wire::None;
+        self.tries.clear();
         let failure = self.failure.take();
         Some(failure.unwrap_or_else(|| failed(&self.query, self.asker.transport())))
     }
 
-    /// Does what there is to do when its socket is ready. The answer to give, once there is one.
+    /// Does what there is to do when a socket of its is ready. The answer to give, once there is one.
     pub fn serve(&mut self, watch: Watch<'_>, now: Instant) -> Option<Vec<u8>> {
-        let outcome = match &mut self.wire {
-            Wire::None => Outcome::Failed,
-            Wire::Udp(_) => self.take_datagrams(watch, now),
-            Wire::Tcp(_) => self.go_on_by_tcp(watch),
-        };
+        let mut outcome = if self.tcp.is_some() { self.go_on_by_tcp(watch) } else { Outcome::Waiting };
+        let mut at = 0;
+        while matches!(outcome, Outcome::Waiting) && at < self.tries.len() {
+            let is_waited_for = self.tcp.is_none() && at + 1 == self.tries.len();
+            match self.take_datagrams(at, watch, now) {
+                Outcome::Waiting => at += 1,
+                Outcome::Failed => {
+                    self.tries.remove(at);
+                    outcome = if is_waited_for { Outcome::Failed } else { Outcome::Waiting };
+                }
+                answered => outcome = answered,
+            }
+        }
         match outcome {
             Outcome::Waiting => None,
             Outcome::Answered(answer) => Some(answer),
@@ -138,32 +150,33 @@ impl Exchange {
         }
     }
 
-    fn ask_by_udp(&mut self, watch: Watch<'_>) -> io::Result<()> {
-        let own = if self.server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    fn ask_by_udp(&mut self, server: SocketAddr, watch: Watch<'_>) -> io::Result<()> {
+        let own = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind(SocketAddr::new(own, 0))?;
         socket.set_nonblocking(true)?;
-        socket.connect(self.server)?;
-        self.id = random()?;
-        socket.send(&self.query.with_id(self.id))?;
+        socket.connect(server)?;
+        let id = random()?;
+        socket.send(&self.query.with_id(id))?;
         watch.add(socket.as_fd(), epoll::EventFlags::IN)?;
-        self.wire = Wire::Udp(socket);
+        self.tries.push(Try { server, id, socket });
         Ok(())
     }
 
-    fn ask_by_tcp(&mut self, watch: Watch<'_>) -> io::Result<()> {
-        let mut stream = Stream::connect(self.server, usize::from(u16::MAX))?;
-        self.id = random()?;
-        stream.send(&self.query.with_id(self.id));
+    fn ask_by_tcp(&mut self, server: SocketAddr, watch: Watch<'_>) -> io::Result<()> {
+        let mut stream = Stream::connect(server, usize::from(u16::MAX))?;
+        let id = random()?;
+        stream.send(&self.query.with_id(id));
         watch.add(stream.as_fd(), epoll::EventFlags::OUT)?;
-        self.wire = Wire::Tcp(stream);
+        self.tcp = Some((id, stream));
         Ok(())
     }
 
-    fn take_datagrams(&mut self, watch: Watch<'_>, now: Instant) -> Outcome {
+    /// What came from the server of the try at `at`.
+    fn take_datagrams(&mut self, at: usize, watch: Watch<'_>, now: Instant) -> Outcome {
         // One byte more, to know what is too long.
         let mut buffer = [0; LONGEST + 1];
         for _ in 0..AT_ONCE {
-            let Wire::Udp(socket) = &self.wire else { break };
+            let Try { server, id, socket } = &self.tries[at];
             let (length, from) = match socket.recv_from(&mut buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Outcome::Waiting,
@@ -172,12 +185,13 @@ impl Exchange {
                 Err(_) => return Outcome::Failed,
             };
             // What came between `bind` and `connect` may be of anybody.
-            let same = from.ip() == self.server.ip() && from.port() == self.server.port();
+            let same = from.ip() == server.ip() && from.port() == server.port();
             let answer = &buffer[..length];
-            let Some(reply) = self.query.reply(self.id, answer).filter(|_| same) else { continue };
+            let Some(reply) = self.query.reply(*id, answer).filter(|_| same) else { continue };
             if self.asker.transport() == Transport::Tcp && (reply.cut || length > LONGEST) {
+                let server = *server;
                 self.deadline = now + PATIENCE;
-                return if self.ask_by_tcp(watch).is_ok() { Outcome::Waiting } else { Outcome::Failed };
+                return if self.ask_by_tcp(server, watch).is_ok() { Outcome::Waiting } else { Outcome::Failed };
             }
             return self.judge(answer.to_vec(), reply.failed);
         }
@@ -185,7 +199,7 @@ impl Exchange {
     }
 
     fn go_on_by_tcp(&mut self, watch: Watch<'_>) -> Outcome {
-        let Wire::Tcp(stream) = &mut self.wire else { return Outcome::Failed };
+        let Some((id, stream)) = &mut self.tcp else { return Outcome::Failed };
         match stream.flush() {
             Ok(false) => return Outcome::Waiting,
             Ok(true) => {}
@@ -195,7 +209,7 @@ impl Exchange {
         let watched = epoll::modify(watch.epoll, stream.as_fd(), data, epoll::EventFlags::IN);
         match stream.receive() {
             Ok(None) if watched.is_ok() => Outcome::Waiting,
-            Ok(Some(answer)) => match self.query.reply(self.id, &answer) {
+            Ok(Some(answer)) => match self.query.reply(*id, &answer) {
                 Some(reply) => self.judge(answer, reply.failed),
                 None => Outcome::Failed,
             },

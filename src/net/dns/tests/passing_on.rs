@@ -147,10 +147,10 @@ fn a_silent_server_is_followed_by_the_next_and_one_that_is_alone_is_asked_twice(
     // The time of both runs at once.
     let (second, again) = one.asked(0);
     assert!(from.port() != again.port() || first[..2] != second[..2], "all is new");
-    // The first port is closed: a late answer is nobody's.
-    let _ = one.servers[0].udp.send_to(&answered(&first, 0, 1), from);
     one.servers[0].udp.send_to(&answered(&second, 0, 2), again).unwrap();
     assert_eq!(one.answer()[7], 2);
+    // It was answered: the first port is closed, and what comes now is nobody's.
+    let _ = one.servers[0].udp.send_to(&answered(&first, 0, 1), from);
     let (passed, from) = two.asked(1);
     two.servers[1].udp.send_to(&answered(&passed, 0, 1), from).unwrap();
     assert_eq!(two.answer()[7], 1);
@@ -158,4 +158,32 @@ fn a_silent_server_is_followed_by_the_next_and_one_that_is_alone_is_asked_twice(
         ground.is_quiet();
         assert!(receive(&ground.client).is_none() && ground.nothing_asked(0));
     }
+}
+
+#[test]
+fn an_answer_that_comes_late_is_one() {
+    let mut two = Ground::new(2, true);
+    let mut one = Ground::new(1, true);
+    let asked = query(7, "example.test", A, None);
+    for ground in [&mut two, &mut one] {
+        ground.send(&asked);
+    }
+    let (first, from) = one.asked(0);
+    let (passed, of_two) = two.asked(0);
+    // The time of both runs at once. Whoever is asked next says nothing.
+    let _ = (one.asked(0), two.asked(1));
+    // Nor does one that fails late end it.
+    two.servers[0].udp.send_to(&answered(&passed, SERVFAIL, 0), of_two).unwrap();
+    two.is_quiet();
+    assert!(receive(&two.client).is_none());
+    one.servers[0].udp.send_to(&answered(&first, 0, 1), from).unwrap();
+    assert_eq!(one.answer()[7], 1);
+    one.is_quiet();
+    assert!(receive(&one.client).is_none());
+    two = Ground::new(2, true);
+    two.send(&asked);
+    let (passed, of_two) = two.asked(0);
+    let _ = two.asked(1);
+    two.servers[0].udp.send_to(&answered(&passed, 0, 3), of_two).unwrap();
+    assert_eq!(two.answer()[7], 3);
 }
