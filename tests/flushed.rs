@@ -215,6 +215,52 @@ host_test!(connections_begin, within 120, |host| {
     stage.strike(host);
 });
 
+// Not of rules, but of the same holder: a cable instead of a radio, a VPN that comes up.
+host_test!(another_way_out_is_taken_while_containers_run, within 120, |host| {
+    host.has_had_networks();
+    host.network(&["--ipv6"], "front");
+    host.member(&[], "first");
+    host.soon("somebody holds the anchor", || is_anchored(host));
+    let web = host.member(&["--net=front", "-p", "0.0.0.0:8000:7000", "-p", "[::]:8000:7000"], "web");
+    host.sh(
+        "ip netns add other; ip link add wan1 type veth peer name other0 netns other
+         ip -n other addr add 198.51.100.1/24 dev other0; ip -n other -6 addr add 2001:db8:9::1/64 dev other0 nodad
+         ip -n other link set lo up; ip -n other link set other0 up",
+    )
+    .ok();
+    let servers = [host.in_network_of(web.pid, || Echo::begin(7000)), in_network("/run/netns/other", || Echo::begin(9000))];
+    let reach = |from: &str, to: IpAddr, port: u16| {
+        in_network(from, move || {
+            let stream = TcpStream::connect_timeout(&SocketAddr::new(to, port), Duration::from_millis(200));
+            stream.is_ok_and(|mut stream| stream.write_all(b"well").is_ok() && stream.read_exact(&mut [0; 4]).is_ok())
+        })
+    };
+    host.sh(
+        "ip addr add 198.51.100.2/24 dev wan1; ip -6 addr add 2001:db8:9::2/64 dev wan1 nodad; ip link set wan1 up
+         ip route replace default via 198.51.100.1 dev wan1
+         ip -6 route replace default via 2001:db8:9::1 dev wan1 metric 1024",
+    )
+    .ok();
+    let (inside, other) = (network_of(web.pid), "/run/netns/other");
+    let ways: [(&str, &str, IpAddr, u16); 4] = [
+        ("out", &inside, Ipv4Addr::new(198, 51, 100, 1).into(), 9000),
+        ("out by IPv6", &inside, "2001:db8:9::1".parse().expect("an address"), 9000),
+        ("in", other, Ipv4Addr::new(198, 51, 100, 2).into(), 8000),
+        ("in by IPv6", other, "2001:db8:9::2".parse().expect("an address"), 8000),
+    ];
+    for (what, from, to, port) in ways {
+        host.soon(what, || reach(from, to, port));
+    }
+    // It is open for containers only.
+    assert!(host.sh("nft list set inet minirun guarded").ok().contains("\"wan1\""));
+    assert!(!reach(other, GATEWAY.into(), 9000));
+    drop(servers);
+    host.remove_networks(&["front"]);
+    host.sh("ip link del wan1; ip netns del other; ip route replace default via 192.0.2.1 dev eth0").ok();
+    host.sh("ip -6 route replace default via 2001:db8:1::1 dev eth0 metric 1024").ok();
+    host.settle();
+});
+
 host_test!(another_holds_the_anchor, within 120, |host| {
     host.has_run_detached();
     // The kernel's number of the table; it is never used again.

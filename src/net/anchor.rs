@@ -9,15 +9,19 @@
 //! It is one for all containers, so that no packet pays for their number. The others wait at a FIFO of the hub's directory
 //! that the owner has open for writing: when it ends, however that is, they are told, and one of them is the next.
 //!
+//! The same one hears of default routes that come while containers run, by another link than before it may be: what is turned on for
+//! a way out at a start (`network.rs`) is turned on then.
+//!
 //! Used by `services.rs`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use netlink_sys::Socket;
-use nix::libc;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::libc::{self, sock_filter};
+use nix::sys::socket::{MsgFlags, recv};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat, open};
 
 use super::nft;
@@ -42,8 +46,8 @@ enum State {
     Later(Instant, Option<OwnedFd>),
     /// Another one is the owner, until this FIFO has nobody who writes.
     Watch(OwnedFd),
-    /// This one is. The lock is the FIFO itself, open for writing.
-    Own(Option<Socket>, #[expect(dead_code, reason = "held, not read")] OwnedFd),
+    /// This one is: its table, the lock (the FIFO itself, open for writing), and new ways out.
+    Own(Option<Socket>, #[expect(dead_code, reason = "held, not read")] OwnedFd, Option<Socket>),
     /// It could not be done.
     Off,
 }
@@ -58,7 +62,8 @@ impl Anchor {
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
             State::Watch(fifo) => Some(fifo.as_fd()),
-            _ => None,
+            State::Own(_, _, ways) => ways.as_ref().map(AsFd::as_fd),
+            State::Later(..) | State::Off => None,
         }
     }
 
@@ -70,15 +75,22 @@ impl Anchor {
         }
     }
 
-    /// Does what there is to do; `told` is whether its descriptor was ready. That it cannot be done ends no container: rules
-    /// come back without it.
-    pub fn serve(&mut self, told: bool) {
+    /// Does what there is to do; `told` is whether its descriptor was ready. Whether the host has a new way out, and this holder is
+    /// the one who sees to it. That it cannot be done ends no container: rules come back without it.
+    pub fn serve(&mut self, told: bool) -> bool {
         let state = std::mem::replace(&mut self.state, State::Off);
         self.state = match state {
             State::Later(at, lock) if at <= Instant::now() => self.take(lock).unwrap_or(State::Off),
             State::Watch(_) if told => self.take(None).unwrap_or(State::Off),
             other => other,
         };
+        match &self.state {
+            State::Own(_, _, Some(ways)) if told => {
+                while recv(ways.as_raw_fd(), &mut [0; 64], MsgFlags::MSG_DONTWAIT) != Err(nix::Error::EAGAIN) {}
+                true
+            }
+            _ => false,
+        }
     }
 
     fn take(&self, lock: Option<OwnedFd>) -> Result<State> {
@@ -95,13 +107,13 @@ impl Anchor {
             }
         };
         Ok(match nft::anchor() {
-            Ok(table) => State::Own(Some(table), fifo),
+            Ok(table) => State::Own(Some(table), fifo, ways_out().ok()),
             // The kernel has not yet taken the one of the owner before.
             Err(refused) if [libc::EEXIST, libc::EPERM].contains(&refused.errno) => {
                 State::Later(Instant::now() + AGAIN, Some(fifo))
             }
             // With the lock: the next one would fare no better.
-            Err(_) => State::Own(None, fifo),
+            Err(_) => State::Own(None, fifo, ways_out().ok()),
         })
     }
 
@@ -118,6 +130,34 @@ impl Anchor {
     }
 }
 
+/// Listens to default routes that are added.
+fn ways_out() -> Result<Socket> {
+    const GROUPS: [u32; 2] = [7, 11];
+    let mut socket = Socket::new(NETLINK_ROUTE).context("open rtnetlink socket")?;
+    socket.bind(&SocketAddr::new(0, 0)).context("listen to routes")?;
+    crate::sys::attach_filter(socket.as_fd(), &only_default_routes()).context("listen to routes")?;
+    for group in GROUPS {
+        socket.add_membership(group).context("listen to routes")?;
+    }
+    Ok(socket)
+}
+
+/// A filter that lets pass what adds a route to everywhere (`RTM_NEWROUTE`, and of `rtmsg` a destination of no length).
+fn only_default_routes() -> [sock_filter; 6] {
+    const NEW_ROUTE: u16 = 24;
+    let instruction = |code: u32, jt: u8, jf: u8, k: u32| sock_filter { code: code as u16, jt, jf, k };
+    // The message's type stands in the machine's order, and is loaded in network order.
+    let kind = u32::from(u16::from_be_bytes(NEW_ROUTE.to_ne_bytes()));
+    [
+        instruction(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, 4),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, kind),
+        instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 17),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ]
+}
+
 /// Makes the FIFO; one that is there already will do.
 pub fn make_fifo(path: &Path) -> Result<()> {
     match mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
@@ -128,7 +168,7 @@ pub fn make_fifo(path: &Path) -> Result<()> {
 
 impl Drop for Anchor {
     fn drop(&mut self) {
-        if let State::Own(table, _) = &mut self.state
+        if let State::Own(table, ..) = &mut self.state
             && let Some(table) = table.take()
         {
             nft::let_the_kernel_close(table);

@@ -212,6 +212,12 @@ pub fn link_local(mac: Mac) -> Ipv6Net {
     Ipv6Net::new_assert(address, 64)
 }
 
+/// The IPv6 addresses of a network's bridge: that of the gateway, and the one by which the host asks where a container is.
+pub fn own6(network: &Definition) -> impl Iterator<Item = Ipv6Net> {
+    let link_local = link_local(mac_of(network.gateway.addr()));
+    network.gateway6.into_iter().flat_map(move |gateway| [gateway, link_local])
+}
+
 /// The IPv6 network of a gateway with another address of it.
 pub fn same_network6(gateway: Ipv6Net, address: Ipv6Addr) -> Ipv6Net {
     Ipv6Net::new_assert(address, gateway.prefix_len())

@@ -16,9 +16,10 @@ use nix::libc::{self, sock_filter};
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::apply::Applier;
-use super::definition::Definition;
+use super::definition::{Definition, Definitions};
 use super::look::{Look, lock};
 use super::mode::Attachment;
+use super::network::Bridge;
 use super::publish::Port;
 use super::rtnl::Rtnl;
 use super::step::Step;
@@ -79,16 +80,39 @@ impl Mender {
             recv(events.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT),
             Err(nix::Error::EAGAIN | nix::Error::EBADF)
         ) {}
-        if let Err(error) = self.mend() {
+        if let Err(error) = self.mend(&self.attachments) {
             crate::error::warn(&format!("mend the rules: {error:#}"));
         }
     }
 
-    fn mend(&self) -> Result<()> {
+    /// The host has a new way out: it is opened for all networks that there are.
+    pub fn open_way_out(&self) {
+        let opened = self.networks().and_then(|networks| self.mend(&networks));
+        if let Err(error) = opened {
+            crate::error::warn(&format!("open the new way out: {error:#}"));
+        }
+    }
+
+    /// The networks whose bridges are there.
+    fn networks(&self) -> Result<Vec<Attachment>> {
+        let mut rtnl = Rtnl::open()?;
+        let mut there: Vec<Definition> = Definitions::open(&self.data_root).list()?;
+        there.retain(|one| one.driver.has_bridge());
+        there.extend(Bridge::default_network(&mut rtnl)?);
+        let mut networks = Vec::new();
+        for one in there {
+            if rtnl.index_of(&one.link)?.is_some() {
+                networks.push(Attachment::on(&one.name));
+            }
+        }
+        Ok(networks)
+    }
+
+    fn mend(&self, attachments: &[Attachment]) -> Result<()> {
         let mut rtnl = Rtnl::open()?;
         let directory = hub::directory(&rtnl)?;
         let turn = lock(&directory, FlockArg::LockExclusive)?;
-        let look = Look { attachments: &self.attachments, data_root: &self.data_root, resolvers: &[] };
+        let look = Look { attachments, data_root: &self.data_root, resolvers: &[] };
         let (_, bridges, ground) = look.at(&mut rtnl, &directory)?;
         if bridges.iter().any(|bridge| bridge.link.is_none() && bridge.definition.driver.has_bridge()) {
             // Nothing can be mended without the bridge, which took the container's link along.

@@ -7,10 +7,10 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 
 use super::definition::{Definition, alias_of};
-use super::driver::{Beside, Driver, configure, has_ipv6, link_local, settings};
+use super::driver::{Beside, Driver, configure, has_ipv6, own6, settings};
 pub use super::driver::{mac_of, same_network6};
 use super::guard::Guard;
 use super::hub::{self, Link, View};
@@ -137,9 +137,8 @@ impl Bridge {
         }
         let address = |address: IpNet| Step::AddAddress { place: Place::Hub, link: name.clone(), address };
         missing.extend((!self.addressed).then(|| address((*gateway).into())));
-        let own6 = gateway6.iter().flat_map(|gateway6| [*gateway6, link_local(mac_of(gateway.addr()))]);
-        let is_missing = |net: &Ipv6Net| !self.addresses6.contains(&net.addr().into());
-        missing.extend(own6.filter(is_missing).map(|net| address(net.into())));
+        let own6 = own6(&self.definition).filter(|net| !self.addresses6.contains(&net.addr().into()));
+        missing.extend(own6.map(|net| address(net.into())));
         if !self.link.as_ref().is_some_and(|link| link.up) {
             missing.push(Step::SetUp { place: Place::Hub, link: name.clone() });
         }
@@ -337,8 +336,7 @@ mod tests {
     use super::*;
 
     fn view() -> View {
-        let link =
-            |name: &str, up, forwarding| Link { name: name.into(), up, forwarding, mtu: 1400, ..Link::default() };
+        let link = |name: &str, up, forwarding| Link { name: name.into(), up, forwarding, ..Link::default() };
         View {
             links: vec![link("eth0", true, false), link("eth1", false, false), link("docker0", true, true)],
             uplink: Some(link("eth0", true, false)),

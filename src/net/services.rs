@@ -94,7 +94,11 @@ impl Services {
         }
         if let Some(anchor) = &mut self.anchor {
             let told = anchor.as_fd().is_some() && next();
-            anchor.serve(told);
+            if anchor.serve(told)
+                && let Some(rules) = &self.rules
+            {
+                rules.open_way_out();
+            }
         }
         let asked = self.control.is_some() && next();
         if let Some(capture) = &mut self.capture
