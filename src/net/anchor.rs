@@ -30,8 +30,9 @@ use super::nft;
 pub const FIFO: &str = "anchor";
 /// A container that has ended before does not pay for it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Until the table of an owner that has ended is gone.
+/// Until the table of an owner that has ended is gone, and how often: one that stays is somebody else's.
 const AGAIN: Duration = Duration::from_millis(100);
+const TRIES: u32 = 20;
 
 /// Sees to it that somebody owns the table.
 #[derive(Debug)]
@@ -42,8 +43,10 @@ pub struct Anchor {
 
 #[derive(Debug)]
 enum State {
-    /// It is looked for an owner at that time; with the lock, only the table is missing.
-    Later(Instant, Option<OwnedFd>),
+    /// It is looked for an owner at that time.
+    Later(Instant),
+    /// This one has the lock, and makes the table at that time; so often it has tried.
+    Again(Instant, OwnedFd, u32),
     /// Another one is the owner, until this FIFO has nobody who writes.
     Watch(OwnedFd),
     /// This one is: its table, the lock (the FIFO itself, open for writing), and new ways out.
@@ -55,7 +58,7 @@ enum State {
 impl Anchor {
     /// In a hub's directory, before long.
     pub fn new(directory: &Path) -> Self {
-        Self { path: directory.join(FIFO), state: State::Later(Instant::now() + PATIENCE, None) }
+        Self { path: directory.join(FIFO), state: State::Later(Instant::now() + PATIENCE) }
     }
 
     /// Readable, or hung up, when there is something to do.
@@ -63,15 +66,15 @@ impl Anchor {
         match &self.state {
             State::Watch(fifo) => Some(fifo.as_fd()),
             State::Own(_, _, ways) => ways.as_ref().map(AsFd::as_fd),
-            State::Later(..) | State::Off => None,
+            State::Later(_) | State::Again(..) | State::Off => None,
         }
     }
 
     /// After so long there is something to do in any case.
     pub fn timeout(&self) -> Option<Duration> {
         match self.state {
-            State::Later(at, _) => Some(at.saturating_duration_since(Instant::now())),
-            _ => None,
+            State::Later(at) | State::Again(at, ..) => Some(at.saturating_duration_since(Instant::now())),
+            State::Watch(_) | State::Own(..) | State::Off => None,
         }
     }
 
@@ -80,8 +83,9 @@ impl Anchor {
     pub fn serve(&mut self, told: bool) -> bool {
         let state = std::mem::replace(&mut self.state, State::Off);
         self.state = match state {
-            State::Later(at, lock) if at <= Instant::now() => self.take(lock).unwrap_or(State::Off),
-            State::Watch(_) if told => self.take(None).unwrap_or(State::Off),
+            State::Later(at) if at <= Instant::now() => self.take().unwrap_or(State::Off),
+            State::Watch(_) if told => self.take().unwrap_or(State::Off),
+            State::Again(at, lock, tries) if at <= Instant::now() => own(lock, tries),
             other => other,
         };
         match &self.state {
@@ -93,28 +97,14 @@ impl Anchor {
         }
     }
 
-    fn take(&self, lock: Option<OwnedFd>) -> Result<State> {
-        let fifo = match lock {
-            Some(fifo) => fifo,
-            None => {
-                // Open for writing before it is looked who has the lock: whoever waits is told when neither has it any more.
-                let fifo = self.open(OFlags::RDWR)?;
-                match flock(&fifo, FlockOperation::NonBlockingLockExclusive) {
-                    Ok(()) => fifo,
-                    Err(rustix::io::Errno::WOULDBLOCK) => return Ok(State::Watch(self.open(OFlags::RDONLY)?)),
-                    Err(error) => return Err(error).context("lock the anchor"),
-                }
-            }
-        };
-        Ok(match nft::anchor() {
-            Ok(table) => State::Own(Some(table), fifo, ways_out().ok()),
-            // The kernel has not yet taken the one of the owner before.
-            Err(refused) if [libc::EEXIST, libc::EPERM].contains(&refused.errno) => {
-                State::Later(Instant::now() + AGAIN, Some(fifo))
-            }
-            // With the lock: the next one would fare no better.
-            Err(_) => State::Own(None, fifo, ways_out().ok()),
-        })
+    fn take(&self) -> Result<State> {
+        // Open for writing before it is looked who has the lock: whoever waits is told when neither has it any more.
+        let fifo = self.open(OFlags::RDWR)?;
+        match flock(&fifo, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(own(fifo, 0)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(State::Watch(self.open(OFlags::RDONLY)?)),
+            Err(error) => Err(error).context("lock the anchor"),
+        }
     }
 
     fn open(&self, how: OFlags) -> Result<OwnedFd> {
@@ -127,6 +117,16 @@ impl Anchor {
             opened => opened,
         }
         .context("open the anchor")
+    }
+}
+
+/// Makes the table. Without it the lock is kept as well: the next one would fare no better.
+fn own(lock: OwnedFd, tries: u32) -> State {
+    match nft::anchor() {
+        Err(refused) if [libc::EEXIST, libc::EPERM].contains(&refused.errno) && tries < TRIES => {
+            State::Again(Instant::now() + AGAIN, lock, tries + 1)
+        }
+        made => State::Own(made.ok(), lock, ways_out().ok()),
     }
 }
 
