@@ -280,9 +280,10 @@ host_test!(the_files_know_the_container_and_the_host, |host| {
             .map(words)
             .any(|words| words.first().is_some_and(|first| first == address) && words.iter().any(|word| word == name))
     };
-    let own = web.address.to_string();
+    let (own, own6) = (web.address.to_string(), web.address6.expect("an address").to_string());
     for (address, name) in [
         (own.as_str(), "web"),
+        (own6.as_str(), "web"),
         ("10.50.0.1", "host.minirun.internal"),
         ("10.50.0.1", "here"),
         ("203.0.113.5", "far"),

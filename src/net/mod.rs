@@ -66,7 +66,7 @@ pub mod wire;
 pub mod wish;
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -373,9 +373,9 @@ impl Network {
         })
     }
 
-    /// The address by which the container is known: that of its first interface.
-    pub fn address(&self) -> Option<Ipv4Addr> {
-        self.interfaces.first().map(|interface| interface.address.addr())
+    /// The addresses by which the container knows itself: those of its first interface.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.interfaces.first().map(|interface| interface.addresses().collect()).unwrap_or_default()
     }
 
     /// The host's address as the container sees it; none where no network of it has the host on it.

@@ -95,9 +95,9 @@ impl Resolvers {
 }
 
 /// The text of a container's `/etc/hosts`: itself, and what `--add-host` asks for.
-pub fn hosts(own: IpAddr, gateway: Option<Ipv4Addr>, name: &str, added: &[(String, IpAddr)]) -> String {
+pub fn hosts(own: &[IpAddr], gateway: Option<Ipv4Addr>, name: &str, added: &[(String, IpAddr)]) -> String {
     let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    text.push_str(&format!("{own}\t{name}\n"));
+    own.iter().for_each(|own| text.push_str(&format!("{own}\t{name}\n")));
     if let Some(gateway) = gateway {
         text.push_str(&format!("{gateway}\tgateway.minirun.internal host.minirun.internal\n"));
     }
@@ -123,10 +123,10 @@ mod tests {
 
     #[test]
     fn hosts_has_name_address_and_gateway() {
-        let own = "10.214.0.2".parse().unwrap();
+        let own = ["10.214.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
         let text =
-            hosts(own, Some(Ipv4Addr::new(10, 214, 0, 1)), "web", &[("db".into(), "192.0.2.7".parse().unwrap())]);
-        assert!(text.contains("10.214.0.2\tweb\n10.214.0.1\tgateway"), "{text}");
+            hosts(&own, Some(Ipv4Addr::new(10, 214, 0, 1)), "web", &[("db".into(), "192.0.2.7".parse().unwrap())]);
+        assert!(text.contains("10.214.0.2\tweb\nfd00::2\tweb\n10.214.0.1\tgateway"), "{text}");
         assert!(text.ends_with("192.0.2.7\tdb\n"), "{text}");
     }
 

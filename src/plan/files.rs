@@ -39,9 +39,12 @@ pub fn files(
         added.iter().for_each(|(host, address)| text.push_str(&format!("{address}\t{host}\n")));
         text
     } else {
-        let own = network.address().map_or(IpAddr::from([127, 0, 0, 1]), IpAddr::from);
+        let own = match network.addresses() {
+            none if none.is_empty() => vec![IpAddr::from([127, 0, 0, 1])],
+            own => own,
+        };
         let names = if hostname == name { name.to_owned() } else { format!("{hostname} {name}") };
-        hosts(own, gateway, &names, &added)
+        hosts(&own, gateway, &names, &added)
     };
     Ok(vec![
         ("hosts", hosts),
