@@ -30,9 +30,10 @@ use super::nft;
 pub const FIFO: &str = "anchor";
 /// A container that has ended before does not pay for it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Until the table of an owner that has ended is gone, and how often: one that stays is somebody else's.
+/// Until the table of an owner that has ended is gone. One that stays is somebody else's: then twice as long each time, up to
+/// this.
 const AGAIN: Duration = Duration::from_millis(100);
-const TRIES: u32 = 20;
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Sees to it that somebody owns the table.
 #[derive(Debug)]
@@ -45,8 +46,8 @@ pub struct Anchor {
 enum State {
     /// It is looked for an owner at that time.
     Later(Instant),
-    /// This one has the lock, and makes the table at that time; so often it has tried.
-    Again(Instant, OwnedFd, u32),
+    /// This one has the lock, and makes the table at that time, or waits as long as this once more.
+    Again(Instant, OwnedFd, Duration),
     /// Another one is the owner, until this FIFO has nobody who writes.
     Watch(OwnedFd),
     /// This one is: its table, the lock (the FIFO itself, open for writing), and new ways out.
@@ -73,7 +74,10 @@ impl Anchor {
     /// After so long there is something to do in any case.
     pub fn timeout(&self) -> Option<Duration> {
         match self.state {
-            State::Later(at) | State::Again(at, ..) => Some(at.saturating_duration_since(Instant::now())),
+            // A millisecond more, because poll(2) counts whole ones.
+            State::Later(at) | State::Again(at, ..) => {
+                Some(at.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+            }
             State::Watch(_) | State::Own(..) | State::Off => None,
         }
     }
@@ -85,7 +89,7 @@ impl Anchor {
         self.state = match state {
             State::Later(at) if at <= Instant::now() => self.take().unwrap_or(State::Off),
             State::Watch(_) if told => self.take().unwrap_or(State::Off),
-            State::Again(at, lock, tries) if at <= Instant::now() => own(lock, tries),
+            State::Again(at, lock, wait) if at <= Instant::now() => own(lock, wait),
             other => other,
         };
         match &self.state {
@@ -101,7 +105,7 @@ impl Anchor {
         // Open for writing before it is looked who has the lock: whoever waits is told when neither has it any more.
         let fifo = self.open(OFlags::RDWR)?;
         match flock(&fifo, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(own(fifo, 0)),
+            Ok(()) => Ok(own(fifo, AGAIN)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(State::Watch(self.open(OFlags::RDONLY)?)),
             Err(error) => Err(error).context("lock the anchor"),
         }
@@ -121,10 +125,10 @@ impl Anchor {
 }
 
 /// Makes the table. Without it the lock is kept as well: the next one would fare no better.
-fn own(lock: OwnedFd, tries: u32) -> State {
+fn own(lock: OwnedFd, wait: Duration) -> State {
     match nft::anchor() {
-        Err(refused) if [libc::EEXIST, libc::EPERM].contains(&refused.errno) && tries < TRIES => {
-            State::Again(Instant::now() + AGAIN, lock, tries + 1)
+        Err(refused) if [libc::EEXIST, libc::EPERM].contains(&refused.errno) => {
+            State::Again(Instant::now() + wait, lock, LONGEST.min(2 * wait))
         }
         made => State::Own(made.ok(), lock, ways_out().ok()),
     }
