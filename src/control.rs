@@ -131,7 +131,7 @@ pub fn act(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: A
     match asked {
         Ask::Connect(Net::Network(wish)) => network.connect(wish, pid)?,
         Ask::Connect(other) => bail!("connect network: `{other}` is not one that can be connected"),
-        Ask::Disconnect(name) => network.disconnect(&name, pid)?,
+        Ask::Disconnect(name) => lines.extend(network.disconnect(&name, pid)?.iter().map(ToString::to_string)),
         Ask::SetPort { network: name, options } => network.set_port(&name, &options)?,
         Ask::Publish(texts) => {
             let wishes = texts.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
@@ -141,7 +141,8 @@ pub fn act(entry: &mut Entry, plan: &mut Plan, services: &mut Services, asked: A
             for text in texts {
                 let which = |port: &Port| port.is_at(&text);
                 if !network.ports.iter().any(which) {
-                    bail!("take back port `{text}`: it is not published");
+                    let message = format!("take back port `{text}`: it is not published");
+                    return Err(refused(message, format!("`minirun port {}` lists those that are", plan.record.name)));
                 }
                 lines.extend(network.take_back(which)?.iter().map(ToString::to_string));
             }

@@ -152,6 +152,13 @@ host_test!(ports_come_and_go_while_it_runs, |host| {
     let lines = host.minirun(["port", "--format", "{{.HostPort}} {{.Port}}"]).ok();
     assert_eq!(lines, "8000 7000\n8000 7000\n8001 7000\n");
     assert_eq!(host.minirun(["port", "alone", "7000"]).ok(), "127.0.0.1:8000\n[::1]:8000\n0.0.0.0:8001\n");
+    // One publication of it, or all.
+    host.refuses(&["port", "alone", "--rm", "127.0.0.1:8001:7000"], &["not published", "minirun port alone"]);
+    host.minirun(["port", "alone", "--rm", "0.0.0.0:8001:7000"]).ok();
+    assert_eq!(host.minirun(["port", "alone", "7000"]).ok(), "127.0.0.1:8000\n[::1]:8000\n");
+    host.minirun(["port", "alone", "--add", "8001:7000", "--rm", "[::1]:8000:7000"]).ok();
+    host.minirun(["port", "alone", "--rm", "8000:7000"]).ok();
+    assert_eq!(host.minirun(["port", "alone", "7000"]).ok(), "127.0.0.1:8001\n[::1]:8001\n");
     host.minirun(["port", "alone", "--rm", "7000"]).ok();
     assert_eq!(host.minirun(["port", "-q"]).ok(), "");
     for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
@@ -159,7 +166,8 @@ host_test!(ports_come_and_go_while_it_runs, |host| {
     }
     // With the network the ports go, and others may have them.
     host.minirun(["port", "alone", "--add", "8000:7000"]).ok();
-    host.minirun(["network", "disconnect", "front", "alone"]).ok();
+    let said = host.minirun(["network", "disconnect", "front", "alone"]).run().stderr;
+    assert!(said.contains("took back 127.0.0.1:8000->7000/tcp"), "{said}");
     host.minirun(["run", "-p", "8000:7000", "busybox", "true"]).ok();
     drop(mirror);
     host.remove_networks(&["front", "back"]);

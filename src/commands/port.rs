@@ -31,8 +31,8 @@ pub struct PortArgs {
     /// Publish a port of a container that runs, as `run -p` does
     #[arg(long, value_name = "[ADDRESS:][HOSTPORT:]PORT[/PROTOCOL]", requires = "container", conflicts_with = "port")]
     add: Vec<String>,
-    /// Take back what is published of a port of a container that runs
-    #[arg(long, value_name = "PORT[/PROTOCOL]", requires = "container", conflicts_with = "port")]
+    /// Take back what is published of a port of a container that runs, or one publication of it
+    #[arg(long, value_name = "[[ADDRESS:]HOSTPORT:]PORT[/PROTOCOL]", requires = "container", conflicts_with = "port")]
     rm: Vec<String>,
     /// The form.
     #[command(flatten)]

@@ -92,8 +92,8 @@ impl Network {
         }
     }
 
-    /// Takes the container off a network, and the ports that were published there.
-    pub fn disconnect(&mut self, network: &str, pid: i32) -> Result<()> {
+    /// Takes the container off a network, and the ports that were published there, which are told.
+    pub fn disconnect(&mut self, network: &str, pid: i32) -> Result<Vec<Port>> {
         let at = self.interfaces.iter().position(|interface| interface.network == network);
         let (Some(at), Some(hub)) = (at, &mut self.hub) else {
             bail!("disconnect network `{network}`: the container is not on it");
@@ -120,7 +120,7 @@ impl Network {
         for ipv6 in [gone.default_route.then_some(false), gone.default_route6.then_some(true)].into_iter().flatten() {
             self.find_way_out(pid, ipv6)?;
         }
-        freed.map(drop)
+        freed
     }
 
     /// Sets options of the container's port on a network, by the names of [`PORT_OPTIONS`].

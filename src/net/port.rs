@@ -100,11 +100,20 @@ impl Port {
         self.is_relayed() || self.address == Ipv6Addr::UNSPECIFIED && self.protocol != Protocol::Sctp
     }
 
-    /// Whether it is the port of the container that people call `80` or `53/udp`.
+    /// Whether it is the port of the container that people call `80` or `53/udp`, or one of its publications as `-p` has it:
+    /// `8080:80`, `127.0.0.1:8080:80`.
     pub fn is_at(&self, text: &str) -> bool {
-        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (outside, inside) = text.rsplit_once(':').map_or((None, text), |(outside, inside)| (Some(outside), inside));
+        let (number, protocol) = inside.split_once('/').unwrap_or((inside, "tcp"));
         let range = self.port..=self.port + (self.count - 1);
-        protocol == self.protocol.to_string() && number.parse().is_ok_and(|number| range.contains(&number))
+        let is_published_so = |outside: &str| {
+            let (address, host) = outside.rsplit_once(':').map_or((None, outside), |(at, host)| (Some(at), host));
+            let is_there = |address: &str| address.trim_matches(['[', ']']).parse() == Ok(self.address);
+            host.parse() == Ok(self.host) && address.is_none_or(is_there)
+        };
+        protocol == self.protocol.to_string()
+            && number.parse().is_ok_and(|number| range.contains(&number))
+            && outside.is_none_or(is_published_so)
     }
 
     /// Whether it is reached at an IPv4 address of the loopback device.

@@ -140,7 +140,9 @@ fn plain(args: &NetworkArgs, root: &Path, data_root: &Path) -> Result<()> {
         NetworkVerb::Connect(args) => connect(args, root),
         NetworkVerb::Disconnect(args) => {
             let found = State::open(root)?.find(&args.container)?;
-            control::ask(&found, &Ask::Disconnect(args.network.clone())).map(drop)
+            let freed = control::ask(&found, &Ask::Disconnect(args.network.clone()))?;
+            freed.iter().for_each(|port| note(&format!("took back {port}")));
+            Ok(())
         }
     }
 }
