@@ -27,10 +27,10 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::ForkResult;
 
+use crate::container::Container;
 use crate::error::refused;
 use crate::init;
 use crate::joiner;
-use crate::launch::Container;
 use crate::net::services::Services;
 use crate::options;
 use crate::plan::Process;

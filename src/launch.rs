@@ -3,18 +3,15 @@
 //! Called by `commands/run.rs`. Everything that is made is held by a guard, so that an error, a signal or a panic undoes it;
 //! what a SIGKILL leaves, the kernel ends, or the next command sweeps.
 
-use std::io::PipeReader;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 
 use crate::capture::Recorder;
+use crate::container::Container;
 use crate::control::{self, Control};
 use crate::error::{self, Advice, warn};
 use crate::held::{self, Held, Pipes};
@@ -26,15 +23,14 @@ use crate::net::removal;
 use crate::net::services::Services;
 use crate::plan::Plan;
 use crate::sandbox::cgroup::{self, Cgroup, Entrance};
-use crate::sandbox::rest::Rest;
 use crate::sandbox::seccomp::Choice;
 use crate::sandbox::userns::UserNamespace;
 use crate::state::{self, Entry, Exit, Found, State};
 use crate::supervise::{Io, Signals, Watch};
-use crate::sync::{self, End, FromChild};
-use crate::sys::{self, Child, Side};
+use crate::sync;
+use crate::sys::{self, Side};
 use crate::terminal::{self, Relay};
-use crate::{init, joiner, reaper};
+use crate::{init, reaper};
 
 /// Runs a container from its first step to its end. The exit code of its program, and the command that was typed if it waits
 /// for that still.
@@ -99,7 +95,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         Ok(sockets)
     })?;
     // While the child is still busy with its mounts; if it fails after this, the guard takes the record away again.
-    let is_joiner = container.made.is_some();
+    let is_joiner = container.is_joiner();
     if !is_joiner {
         put_on_record(plan, &mut entry, container.pid())?;
     }
@@ -108,12 +104,12 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
     let shares_processes = !plan.namespaces.has_own_processes();
     let early = !plan.process.terminal && !detached && !shares_processes;
     if early {
-        container.socket.go()?;
+        container.go()?;
     }
     let master = container.ready()?;
     if shares_processes {
         // While its process waits, in the mount namespace that all of the container will be in.
-        container.rest = Some(Rest::of(container.pid())?);
+        container.note_the_rest()?;
     }
     let io = match (ends, master) {
         (Some(ends), _) => Io::Held(Box::new(Held::pipes(ends, entry.path(), log)?)),
@@ -132,7 +128,7 @@ fn launch(plan: &mut Plan, root: &Path, again: Option<&Found>, caller: &mut Opti
         put_on_record(plan, &mut entry, container.pid())?;
     }
     if !early {
-        container.socket.go()?;
+        container.go()?;
     }
     container.running()?;
     plan.network.tell_the_rest()?;
@@ -256,18 +252,6 @@ fn end_groups(cgroup: Cgroup, name: &str) -> (bool, Result<()>) {
     (oom, cgroup.remove())
 }
 
-/// A container's first process, until it is known to have ended: killed and reaped on drop.
-#[derive(Debug)]
-pub struct Container {
-    child: Child,
-    socket: End,
-    ended: bool,
-    /// Until it is the joiner no more: where that tells which process is the first one of the container.
-    made: Option<PipeReader>,
-    /// The processes that do not end with the first one.
-    rest: Option<Rest>,
-}
-
 fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result<Container> {
     let reaper = plan.process.init.then(reaper::sealed_copy).transpose()?;
     let (ours, theirs) = sync::pair()?;
@@ -287,7 +271,7 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
             // Its ends of the pipes are the child's alone, so that they end with it.
             drop(pipes);
             let mut container = Container::of(child, ours);
-            container.made = number;
+            container.comes_by(number);
             let back = home.map_or(Ok(()), |home| setns(home, CloneFlags::CLONE_NEWNET));
             back.context("come back to minirun's own network").map(|()| container)
         }
@@ -307,96 +291,6 @@ fn spawn(plan: &Plan, pipes: Option<Pipes>, cgroup: Option<&Entrance>) -> Result
                 _ => "see clone3(2)",
             };
             Err(error).context("make the container's namespaces").remedy(remedy)
-        }
-    }
-}
-
-impl Container {
-    /// A further process of a container.
-    pub fn of(child: Child, socket: End) -> Self {
-        Self { child, socket, ended: false, made: None, rest: None }
-    }
-
-    /// It may become the program.
-    pub fn go(&self) -> Result<()> {
-        self.socket.go()
-    }
-
-    /// Has the joiner, which is ready, go among the processes of another container. From here on, what it has made there is
-    /// the first process.
-    fn enter(&mut self) -> Result<()> {
-        let Some(number) = self.made.take() else { return Ok(()) };
-        self.go()?;
-        let made = joiner::follow(&self.child, number, &self.socket);
-        // The joiner was waited for.
-        self.ended = made.is_err();
-        self.child = made?;
-        Ok(())
-    }
-
-    /// The process id of its first process on the host.
-    pub fn pid(&self) -> i32 {
-        self.child.pid
-    }
-
-    /// Readable when the first process has ended.
-    pub fn pidfd(&self) -> &OwnedFd {
-        &self.child.pidfd
-    }
-
-    /// Receives the sockets of its network namespace.
-    fn inside(&self) -> Result<Vec<OwnedFd>> {
-        match self.socket.next()? {
-            FromChild::Inside(sockets) if !sockets.is_empty() => Ok(sockets),
-            other => Err(other.unexpected()),
-        }
-    }
-
-    /// Waits until it could become the program; the terminal's side for minirun.
-    pub fn ready(&self) -> Result<Option<OwnedFd>> {
-        match self.socket.next()? {
-            FromChild::Ready(terminal) => Ok(terminal),
-            // With the host's network nobody waited for this.
-            FromChild::Inside(sockets) if sockets.is_empty() => self.ready(),
-            other => Err(other.unexpected()),
-        }
-    }
-
-    /// Returns when it has become the program.
-    pub fn running(&self) -> Result<()> {
-        match self.socket.next()? {
-            FromChild::Closed => Ok(()),
-            other => Err(other.unexpected()),
-        }
-    }
-
-    /// Takes the exit code of the first process, which has ended: `128 + n` for signal n.
-    pub fn reap(&mut self) -> Result<u8> {
-        use nix::sys::wait::WaitStatus;
-        let status = loop {
-            match waitpid(Pid::from_raw(self.child.pid), None) {
-                Err(nix::Error::EINTR) => {}
-                other => break other.context("wait for the container's first process")?,
-            }
-        };
-        self.ended = true;
-        if let Some(rest) = self.rest.take() {
-            rest.end();
-        }
-        match status {
-            WaitStatus::Exited(_, code) => Ok(code as u8),
-            WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32 as u8),
-            other => bail!("wait for the container's first process: {other:?}"),
-        }
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        if !self.ended {
-            // The kernel kills the rest of a PID namespace with its process 1.
-            let _ = nix::sys::signal::kill(Pid::from_raw(self.child.pid), nix::sys::signal::Signal::SIGKILL);
-            let _ = self.reap();
         }
     }
 }

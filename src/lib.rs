@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod capture;
 pub mod cli;
 pub mod commands;
+pub mod container;
 pub mod control;
 pub mod copy;
 pub mod doctor;

@@ -12,9 +12,9 @@ use signal_hook::consts::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SI
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
+use crate::container::Container;
 use crate::held::Held;
 use crate::holder::Caller;
-use crate::launch::Container;
 use crate::net::services::Services;
 use crate::sys::is_ignored;
 use crate::terminal::Relay;

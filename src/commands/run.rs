@@ -12,7 +12,7 @@ use crate::net::narrator::{Explain, Narrator};
 use crate::net::script::Script;
 use crate::plan::{self, Plan};
 use crate::sandbox::namespaces::Share;
-use crate::state::{Found, netns};
+use crate::state::{Found, Record, netns};
 use crate::supervise::Signals;
 use crate::{bundle, holder, launch, reaper, sys, terminal};
 
@@ -63,7 +63,7 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
             Ok(plan) => plan,
             Err(error) => return (caller, Err(error)),
         };
-        plan.network.narrator = match narrator(args, netns::free(&plan.record.name, &plan.record.id)) {
+        plan.network.narrator = match narrator(args, &plan.record) {
             Ok(narrator) => narrator,
             Err(error) => return (caller, Err(error)),
         };
@@ -85,8 +85,12 @@ pub fn start(args: &RunArgs, root: &Path, data_root: &Path, again: Option<&Found
     launch(None, &mut signals).1
 }
 
-/// Who tells of the network of a container whose namespace will be called `name`, where somebody wants to know.
-fn narrator(args: &RunArgs, name: &str) -> Result<Option<Narrator>> {
+/// Who tells of the network of a container, where somebody wants to know.
+fn narrator(args: &RunArgs, record: &Record) -> Result<Option<Narrator>> {
+    if !args.step && args.explain.is_none() {
+        return Ok(None);
+    }
+    let name = netns::free(&record.name, &record.id);
     if args.step {
         return Narrator::step_by_step(name).map(Some);
     }
@@ -98,7 +102,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use crate::net::definition::Definition;
-    use crate::net::driver::Beside;
     use crate::net::hub::{Link, View};
     use crate::net::network::{self, Bridge, mac_of};
     use crate::net::{Attachment, Interface, Mode};
@@ -133,8 +136,7 @@ mod tests {
             announced: false,
         };
         let mode = Mode::Networks(vec![Attachment::on(&definition.name)]);
-        let beside = Beside::Nothing;
-        let bridge = Bridge { definition, link: None, addressed: false, addresses6: vec![], beside };
+        let bridge = Bridge::unmade(definition);
         let steps = bridge.attach(view, "0123456789ab", &interface);
         let missing = network::ground(view, std::slice::from_ref(&bridge), Vec::new, &[]).missing;
         Script { mode: &mode, container: Some("web"), again: &[], host_steps: &missing, steps: &steps, ports: &[] }

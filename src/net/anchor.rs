@@ -50,8 +50,15 @@ enum State {
     Again(Instant, OwnedFd, Duration),
     /// Another one is the owner, until this FIFO has nobody who writes.
     Watch(OwnedFd),
-    /// This one is: its table, the lock (the FIFO itself, open for writing), and new ways out.
-    Own(Option<Socket>, #[expect(dead_code, reason = "held, not read")] OwnedFd, Option<Socket>),
+    /// This one is.
+    Own {
+        /// Its table ends with it.
+        table: Option<Socket>,
+        /// It tells of new ways out.
+        ways_out: Option<Socket>,
+        /// The FIFO itself, open for writing.
+        _lock: OwnedFd,
+    },
     /// It could not be done.
     Off,
 }
@@ -66,7 +73,7 @@ impl Anchor {
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
             State::Watch(fifo) => Some(fifo.as_fd()),
-            State::Own(_, _, ways) => ways.as_ref().map(AsFd::as_fd),
+            State::Own { ways_out, .. } => ways_out.as_ref().map(AsFd::as_fd),
             State::Later(_) | State::Again(..) | State::Off => None,
         }
     }
@@ -78,7 +85,7 @@ impl Anchor {
             State::Later(at) | State::Again(at, ..) => {
                 Some(at.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
             }
-            State::Watch(_) | State::Own(..) | State::Off => None,
+            State::Watch(_) | State::Own { .. } | State::Off => None,
         }
     }
 
@@ -93,8 +100,8 @@ impl Anchor {
             other => other,
         };
         match &self.state {
-            State::Own(_, _, Some(ways)) if told => {
-                while recv(ways.as_raw_fd(), &mut [0; 64], MsgFlags::MSG_DONTWAIT) != Err(nix::Error::EAGAIN) {}
+            State::Own { ways_out: Some(ways_out), .. } if told => {
+                while recv(ways_out.as_raw_fd(), &mut [0; 64], MsgFlags::MSG_DONTWAIT) != Err(nix::Error::EAGAIN) {}
                 true
             }
             _ => false,
@@ -130,7 +137,7 @@ fn own(lock: OwnedFd, wait: Duration) -> State {
         Err(refused) if [libc::EEXIST, libc::EPERM].contains(&refused.errno) => {
             State::Again(Instant::now() + wait, lock, LONGEST.min(2 * wait))
         }
-        made => State::Own(made.ok(), lock, ways_out().ok()),
+        made => State::Own { table: made.ok(), ways_out: ways_out().ok(), _lock: lock },
     }
 }
 
@@ -172,7 +179,7 @@ pub fn make_fifo(path: &Path) -> Result<()> {
 
 impl Drop for Anchor {
     fn drop(&mut self) {
-        if let State::Own(table, ..) = &mut self.state
+        if let State::Own { table, .. } = &mut self.state
             && let Some(table) = table.take()
         {
             nft::let_the_kernel_close(table);

@@ -154,7 +154,7 @@ impl Intent {
             Driver::Ptp => Beside::Ptp(ptp::End::First { stale: false }),
             Driver::Bridge | Driver::Macvlan => Beside::Nothing,
         };
-        Bridge { definition: definition.clone(), link: None, addressed: false, addresses6: vec![], beside }
+        Bridge { beside, ..Bridge::unmade(definition.clone()) }
     }
 
     fn steps_of(&mut self, record: &Record, ends: &mut HashMap<String, u32>) -> Vec<Step> {

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use super::Interface;
 use super::definition::Definition;
-use super::driver::{Beside, configure, settings};
+use super::driver::{configure, settings};
 use super::guard::Guard;
 use super::hub::{self, View};
 use super::mode::Attachment;
@@ -72,8 +72,7 @@ pub fn find(rtnl: &mut Rtnl, mut definition: Definition) -> Result<Bridge> {
     }
     // The LAN has the host on it too: its addresses are nobody else's.
     definition.kept = hub::addresses_of(rtnl, link.index)?;
-    let beside = Beside::Nothing;
-    Ok(Bridge { definition, link: Some(link), addressed: false, addresses6: vec![], beside })
+    Ok(Bridge { link: Some(link), ..Bridge::unmade(definition) })
 }
 
 /// What an interface there cannot have.

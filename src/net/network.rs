@@ -44,6 +44,11 @@ pub struct Bridge {
 }
 
 impl Bridge {
+    /// That of a network of which nothing is there, or nothing that is looked at.
+    pub fn unmade(definition: Definition) -> Self {
+        Self { definition, link: None, addressed: false, addresses6: vec![], beside: Beside::Nothing }
+    }
+
     /// Looks at what there is.
     ///
     /// Errors: the link is somebody else's, or has another address.
@@ -51,10 +56,7 @@ impl Bridge {
         match definition.driver {
             Driver::Macvlan => return macvlan::find(rtnl, definition),
             // Which of its ends is which is looked at when one is taken.
-            Driver::Ptp => {
-                let beside = Beside::Nothing;
-                return Ok(Self { definition, link: None, addressed: false, addresses6: vec![], beside });
-            }
+            Driver::Ptp => return Ok(Self::unmade(definition)),
             Driver::Bridge | Driver::Vxlan => {}
         }
         let name = &definition.link;
@@ -336,7 +338,8 @@ mod tests {
     use super::*;
 
     fn view() -> View {
-        let link = |name: &str, up, forwarding| Link { name: name.into(), up, forwarding, ..Link::default() };
+        let link =
+            |name: &str, up, forwarding| Link { name: name.into(), up, forwarding, mtu: 1400, ..Link::default() };
         View {
             links: vec![link("eth0", true, false), link("eth1", false, false), link("docker0", true, true)],
             uplink: Some(link("eth0", true, false)),
@@ -349,11 +352,6 @@ mod tests {
         Definition::default_network("10.214.0.1/20".parse().unwrap())
     }
 
-    fn new_bridge() -> Bridge {
-        let beside = Beside::Nothing;
-        Bridge { definition: default_network(), link: None, addressed: false, addresses6: vec![], beside }
-    }
-
     fn there() -> Bridge {
         let link = Link {
             name: "minirun0".into(),
@@ -363,12 +361,12 @@ mod tests {
             alias: default_network().alias(),
             ..Link::default()
         };
-        Bridge { link: Some(link), addressed: true, ..new_bridge() }
+        Bridge { link: Some(link), addressed: true, ..Bridge::unmade(default_network()) }
     }
 
     #[test]
     fn only_links_that_need_it_are_opened_and_rules_come_first() {
-        let found = ground(&view(), &[new_bridge()], Vec::new, &[]);
+        let found = ground(&view(), &[Bridge::unmade(default_network())], Vec::new, &[]);
         assert_eq!(found.opened, ["net/ipv4/conf/eth0/forwarding"]);
         let guard = add(link_in(&GUARDED, "eth0"));
         let at = |wanted: &Step| found.missing.iter().position(|step| step == wanted).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! With process 1 the kernel ends a whole PID namespace. Where the container is in another's, its first process is one of
 //! many, and nothing ends with it. But all that it left behind are in the container's mount namespace, which nobody else is
-//! in, wherever they were reparented to; so they are found by it. Used by `launch.rs` when the first process has ended. A
+//! in, wherever they were reparented to; so they are found by it. Used by `container.rs` when the first process has ended. A
 //! minirun that is killed itself cannot do it: then they live on.
 
 use std::fs::File;
